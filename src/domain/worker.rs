@@ -1,0 +1,122 @@
+//! What a worker is told by its custom resource, and what it reports back.
+
+use std::collections::BTreeMap;
+
+use super::{
+    ids::{DeviceId, Localpart, ServerName},
+    selection::RoomSelection,
+    trail::TrailPoint,
+};
+
+/// What to do about the time during which the bot was suspended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SuspendCapture {
+    /// Leave it out; a record says from when to when.
+    #[default]
+    Skip,
+    /// Fill it from the homeserver's history on resume; a record says so.
+    CatchUp,
+}
+
+/// The wishes of the custom resource, validated. Changes take effect without a restart.
+#[derive(Debug, Clone)]
+pub struct Instructions {
+    /// `metadata.generation` they were read from.
+    pub generation: i64,
+    /// Server name of the homeserver.
+    pub server_name: ServerName,
+    /// Localpart of the bot.
+    pub username: Localpart,
+    /// Display name of the bot's account.
+    pub display_name: String,
+    /// Rooms to be in.
+    pub rooms: RoomSelection,
+    /// Stop the Matrix side.
+    pub suspend: bool,
+    /// What happens to the suspended time on resume.
+    pub suspend_capture: SuspendCapture,
+    /// No invitations and repairs (annotation `ems.element.io/coverage-paused`).
+    pub coverage_paused: bool,
+    /// The custom resource is being deleted: record it, drain the inbox, report `closed`.
+    pub deleting: bool,
+    /// The furthest point of the trail that was ever reported: from the status or from the kept
+    /// ConfigMap, whichever is further.
+    pub promised: Option<TrailPoint>,
+}
+
+/// Three-valued state of one aspect; becomes a condition of the custom resource.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// `Some(true)`, `Some(false)`, or not known.
+    pub ok: Option<bool>,
+    /// `CamelCase`, from a closed set.
+    pub reason: &'static str,
+    /// What happened, to which object, and what to do; no secret and no message content.
+    pub message: String,
+}
+
+impl Check {
+    /// All is well.
+    pub fn ok(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { ok: Some(true), reason, message: message.into() }
+    }
+
+    /// Something is wrong.
+    pub fn failed(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { ok: Some(false), reason, message: message.into() }
+    }
+
+    /// Nothing can be said.
+    pub fn unknown(reason: &'static str, message: impl Into<String>) -> Self {
+        Self { ok: None, reason, message: message.into() }
+    }
+}
+
+/// Every room of the server is in exactly one of these states.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RoomTotals {
+    /// The bot is joined with power 100 (or with all it can have).
+    pub covered: u64,
+    /// The next step is planned or under way.
+    pub pending: u64,
+    /// Outside the selection, by reason code.
+    pub excluded: BTreeMap<&'static str, u64>,
+    /// Cannot be covered, by reason code.
+    pub blocked: BTreeMap<&'static str, u64>,
+}
+
+impl RoomTotals {
+    /// All rooms of the server.
+    pub fn total(&self) -> u64 {
+        self.covered + self.pending + self.excluded.values().sum::<u64>() + self.blocked.values().sum::<u64>()
+    }
+}
+
+/// What the worker says of itself; always its complete set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerReport {
+    /// The generation that the report speaks of.
+    pub generation: i64,
+    /// Its device, once it has one.
+    pub device_id: Option<DeviceId>,
+    /// Condition `EncryptionReady`.
+    pub encryption: Check,
+    /// Condition `DatabaseReady`.
+    pub database: Check,
+    /// Condition `RoomsCovered`.
+    pub rooms_covered: Check,
+    /// Condition `Recording`.
+    pub recording: Check,
+    /// Condition `IntegrityVerified`.
+    pub integrity: Check,
+    /// Rooms by state.
+    pub rooms: RoomTotals,
+    /// Undecryptable events by reason.
+    pub undecryptable: BTreeMap<String, u64>,
+    /// Where the trail stands.
+    pub trail: Option<TrailPoint>,
+    /// The trail has its last record: the deletion is recorded and the inbox drained.
+    pub closed: bool,
+    /// The Matrix side is stopped because of `suspend`.
+    pub suspended: bool,
+}

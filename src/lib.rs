@@ -1,0 +1,20 @@
+//! ems-bots: gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.
+//!
+//! The layers, each of which may use only those named in `docs/architecture.md` (checked by
+//! `tests/architecture.rs`):
+//!
+//! - [`domain`]: pure types;
+//! - `crd`: the custom resources;
+//! - `kube_util`: server-side apply, conditions, leader election; knows nothing of bots;
+//! - `homeserver`: the port to a homeserver's admin API and its implementations;
+//! - `coverage`: which room needs what next;
+//! - `trail`: the log itself; `store`: its database;
+//! - `operator`, `worker`: the two long-running processes;
+//! - `telemetry`, `lifecycle`, `cli`: what every process has.
+
+// matrix-sdk's futures nest deeper than the compiler's default limit.
+#![recursion_limit = "256"]
+
+pub mod domain;
+pub mod homeserver;
+pub mod store;

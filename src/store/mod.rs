@@ -1,0 +1,190 @@
+//! The trail's database as a trait; the only implementation with sqlx is in `pg`.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use crate::domain::{
+    EventId, Failure, Retry, RoomId,
+    filter::{Page, PageRequest, SearchFilter, StoredRecord},
+    record::RecordDraft,
+    trail::{Continuity, TrailPoint},
+};
+
+/// An encrypted event whose key is still missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingEvent {
+    /// The event.
+    pub event_id: EventId,
+    /// Its room.
+    pub room_id: RoomId,
+    /// The event as received, JSON text.
+    pub raw: String,
+    /// Why it could not be decrypted.
+    pub reason: String,
+}
+
+/// A message in the inbox of the trail, put there by another process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct InboxItem {
+    /// Its number in the inbox.
+    pub id: i64,
+    /// What it wants recorded.
+    pub draft: RecordDraft,
+}
+
+/// What becomes durable together, or not at all.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Batch {
+    /// Records in the order of their numbers; those with a known source id are skipped.
+    pub drafts: Vec<RecordDraft>,
+    /// Cursors to set, by name (`matrix:sync`, `matrix:backfill:!room`, ...).
+    pub cursors: Vec<(String, String)>,
+    /// Events to try again when keys arrive.
+    pub pending: Vec<PendingEvent>,
+    /// Events whose plaintext is now recorded.
+    pub resolved: Vec<EventId>,
+    /// Inbox items that these drafts come from.
+    pub drained: Vec<i64>,
+}
+
+/// What an append did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// Where the trail stands now.
+    pub point: TrailPoint,
+    /// Numbers given, in the order of the drafts; `None` where the source id was known.
+    pub seqs: Vec<Option<i64>>,
+    /// Drafts that the database refused and that were stored as opaque instead.
+    pub opaque: usize,
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, or the connection broke.
+    #[error("database is not reachable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The database refuses the user or password.
+    #[error("database refuses the login")]
+    Login(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No space left, or read-only.
+    #[error("database cannot write")]
+    Full(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The endpoint pools transactions, so that sessions do not keep what is set in them.
+    #[error("database endpoint pools transactions; use one that pools sessions or none")]
+    TransactionPooling,
+    /// The schema is newer than this program knows.
+    #[error(
+        "schema is at version {found}, this program knows up to {known}; install a newer version of ems-bots"
+    )]
+    SchemaTooNew {
+        /// Version in the database.
+        found: i64,
+        /// Newest version known.
+        known: i64,
+    },
+    /// The schema is missing or older than this program needs.
+    #[error("schema is at version {found:?}, this program needs {needed}; run `ems-bots migrate`")]
+    SchemaTooOld {
+        /// Version in the database, if there is a schema at all.
+        found: Option<i64>,
+        /// Version needed.
+        needed: i64,
+    },
+    /// The owner may not create roles; the message holds the SQL that somebody who may has to run.
+    #[error("database owner may not create roles; have an administrator run: {sql}")]
+    MayNotCreateRoles {
+        /// Statements without passwords.
+        sql: String,
+    },
+    /// Another writer advanced the trail: this one must end.
+    #[error("another writer advanced the trail; this process is no longer its sequencer")]
+    LostSequencer,
+    /// The database is not the continuation of what was promised.
+    #[error("database does not continue the trail: {0:?}")]
+    NotContinuing(Continuity),
+    /// A row that cannot be what this program wrote.
+    #[error("inconsistent row in {table}: {problem}")]
+    Inconsistent {
+        /// Table.
+        table: &'static str,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Anything else; a bug or an unknown condition of the database.
+    #[error("database query failed")]
+    Query(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Failure for StoreError {
+    fn category(&self) -> &'static str {
+        match self {
+            Self::Unavailable(_) => "unavailable",
+            Self::Login(_) => "login",
+            Self::Full(_) => "full",
+            Self::TransactionPooling => "transaction_pooling",
+            Self::SchemaTooNew { .. } => "schema_too_new",
+            Self::SchemaTooOld { .. } => "schema_too_old",
+            Self::MayNotCreateRoles { .. } => "may_not_create_roles",
+            Self::LostSequencer => "lost_sequencer",
+            Self::NotContinuing(_) => "not_continuing",
+            Self::Inconsistent { .. } => "inconsistent",
+            Self::Query(_) => "query",
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::Unavailable(_)
+            | Self::Login(_)
+            | Self::Full(_)
+            | Self::Query(_)
+            | Self::SchemaTooOld { .. } => Retry::Backoff,
+            Self::TransactionPooling
+            | Self::SchemaTooNew { .. }
+            | Self::MayNotCreateRoles { .. }
+            | Self::LostSequencer
+            | Self::NotContinuing(_)
+            | Self::Inconsistent { .. } => Retry::Never,
+        }
+    }
+}
+
+/// The writer's side of a trail; only the worker has one.
+#[async_trait]
+pub trait AuditStore: Send + Sync {
+    /// Checks the schema and compares the database with the promised point. Becomes the trail's
+    /// sequencer (a new writer id in `head`), so that an older one fails at its next append.
+    /// [`StoreError::NotContinuing`] leaves the database as it is.
+    async fn open(&self, promised: Option<&TrailPoint>) -> Result<TrailPoint, StoreError>;
+    /// Writes a batch in one transaction.
+    async fn append(&self, batch: &Batch, recorded_at: Timestamp) -> Result<Appended, StoreError>;
+    /// Where the trail stands.
+    async fn head(&self) -> Result<TrailPoint, StoreError>;
+    /// A cursor's value.
+    async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError>;
+    /// The record with this source id, if there is one with content.
+    async fn find_by_source(&self, source_id: &str) -> Result<Option<StoredRecord>, StoreError>;
+    /// The newest record that has a relation (`event`, `event_id`, `replaces`) by the same author,
+    /// or else the record of the event itself with its plaintext: what an edit replaces now.
+    async fn latest_version(&self, event_id: &EventId) -> Result<Option<StoredRecord>, StoreError>;
+    /// Events that still miss their key, oldest first, of one room or of all.
+    async fn pending(&self, room: Option<&RoomId>, limit: u32) -> Result<Vec<PendingEvent>, StoreError>;
+    /// Number of events that still miss their key, by reason.
+    async fn pending_totals(&self) -> Result<Vec<(String, u64)>, StoreError>;
+    /// The oldest messages in the inbox.
+    async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError>;
+}
+
+/// The reader's side.
+#[async_trait]
+pub trait AuditReader: Send + Sync {
+    /// Records that match, newest first.
+    async fn search(
+        &self,
+        filter: &SearchFilter,
+        page: PageRequest,
+    ) -> Result<Page<StoredRecord>, StoreError>;
+    /// Where the trail stands.
+    async fn head(&self) -> Result<TrailPoint, StoreError>;
+}
