@@ -15,6 +15,9 @@
 // matrix-sdk's futures nest deeper than the compiler's default limit.
 #![recursion_limit = "256"]
 
+pub mod cli;
 pub mod domain;
 pub mod homeserver;
+pub mod lifecycle;
 pub mod store;
+pub mod telemetry;

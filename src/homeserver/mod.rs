@@ -127,7 +127,7 @@ impl Failure for HomeserverError {
             | Self::UserInUse { .. }
             | Self::NotOffered { .. }
             | Self::NotFound { .. }
-            | Self::Refused { .. } => Retry::After(Duration::from_secs(60)),
+            | Self::Refused { .. } => Retry::After(Duration::from_mins(1)),
         }
     }
 }

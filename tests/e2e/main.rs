@@ -1,1 +1,15 @@
-fn main() {}
+//! End-to-end tests on a real cluster, a real Synapse, a real Postgres and a client that is not
+//! ours. `make test` brings these up and runs them, one at a time.
+
+#![recursion_limit = "256"]
+#![expect(unreachable_pub, reason = "a test binary has no public interface")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "tests fail by panicking"
+)]
+
+#[expect(dead_code, unused_imports, reason = "each test module uses a part of it")]
+mod support;

@@ -1,0 +1,46 @@
+# The commands of the project; `make help` lists them. Everything they need that is not part of a
+# plain Debian with cargo, Go and Python is installed by dev/run; what takes long to build is kept
+# in the user's cache folder.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+export EMS_BOTS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ems-bots
+export CARGO_TARGET_DIR ?= $(EMS_BOTS_CACHE)/target
+
+.PHONY: help demo down check test fmt lint doc unit generate generated-check build e2e bench
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Bring up a cluster, a homeserver and both bots, and show what they do
+	@dev/run demo
+
+down: ## Remove everything that the demo and the tests started
+	@dev/run down
+
+check: ## The fast loop: format, lints, docs, unit and integration tests, generated files, import rules
+	@dev/run check
+
+test: ## Everything: the fast loop and the end-to-end tests on a real cluster
+	@dev/run test
+
+fmt: ## Format the code
+	cargo fmt
+
+lint: ## Lints with warnings denied
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+
+doc: ## API documentation with warnings denied
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+
+build: ## The binary
+	cargo build --locked
+
+generate: build ## Write the generated files: crds/ and the chart's copies
+	@dev/run generate
+
+generated-check: build ## Fail if a generated file is not up to date
+	@dev/run generate --check
+
+bench: ## The figures of docs/performance.md
+	@dev/run bench

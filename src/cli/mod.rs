@@ -1,0 +1,48 @@
+//! The command line: one file per subcommand, each with its arguments and its wiring only.
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+pub mod completions;
+
+/// Gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.
+#[derive(Debug, Parser)]
+#[command(name = "ems-bots", version, max_term_width = 100, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed; the last line on standard error says why and what to do
+  2  the command line is wrong
+  3  doctor found problems
+  4  refused: not authorised, or the database does not continue the trail";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+impl Cli {
+    /// Runs the chosen subcommand.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Completions(args) => completions::run(&args, &mut Self::command()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

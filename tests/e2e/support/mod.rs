@@ -1,0 +1,47 @@
+//! What the end-to-end tests stand on: the development tools of `dev/run`, homeservers, clients,
+//! tenants with a namespace of their own.
+
+pub mod client;
+pub mod services;
+pub mod tenant;
+
+use std::{
+    future::Future,
+    time::{Duration, Instant},
+};
+
+pub use client::Client;
+pub use services::{Database, Synapse};
+pub use tenant::Tenant;
+
+/// Installs the TLS implementation that every test needs; harmless to repeat.
+pub fn init() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+}
+
+/// A name that no other run has: the process id and a counter make it unique on this machine.
+pub fn unique(prefix: &str) -> String {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    format!("{prefix}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Asks until the answer is `Some`, or fails with what was last said.
+///
+/// `look` returns `Err(what it saw instead)` as long as it is not there yet.
+pub async fn eventually<T, F, Fut>(what: &str, within: Duration, mut look: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    let deadline = Instant::now() + within;
+    loop {
+        match look().await {
+            Ok(found) => return found,
+            Err(seen) if Instant::now() >= deadline => {
+                panic!("{what}: not within {within:?}; last seen: {seen}")
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+        }
+    }
+}
