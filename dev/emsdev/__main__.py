@@ -1,0 +1,130 @@
+"""The commands of `dev/run`. Each module that has commands adds them with a function like those below."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from . import binaries, checks, cluster, demo, dns, image, services
+from .base import BRIDGE_IP, REPO, StepError
+
+_TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or REPO / "target")
+Commands = Any  # what argparse's add_subparsers returns; its type has no public name
+Action = Callable[[argparse.Namespace], int | None]
+
+
+def command(commands: Commands, name: str, text: str, action: Action) -> argparse.ArgumentParser:
+    """Add a command; `action` gets the parsed arguments and returns an exit code, or nothing for success."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(action=action)
+    return parser
+
+
+def group(commands: Commands, name: str, text: str) -> Commands:
+    """Add a command that only has commands of its own."""
+    parser = commands.add_parser(name, help=text, description=text)
+    return parser.add_subparsers(required=True, metavar="COMMAND")
+
+
+def _cluster_up(_: argparse.Namespace) -> None:
+    path = cluster.up()
+    print(f"export KUBECONFIG={path}")
+
+
+def _cluster_status(_: argparse.Namespace) -> int:
+    status = cluster.status()
+    width = max(map(len, status.parts))
+    for name, words in status.parts.items():
+        print(f"{name:{width}}  {words}")
+    return 0 if status.healthy else 1
+
+
+def _add_cluster(commands: Commands) -> None:
+    own = group(commands, "cluster", "a real single-node Kubernetes on this machine")
+    command(own, "up", "start it, or repair it, or find that it is up", _cluster_up)
+    command(own, "down", "stop it and remove all that it left, except the build cache", lambda _: cluster.down())
+    command(own, "status", "say how each part is; exit code 1 if it is not healthy", _cluster_status)
+    command(own, "kubeconfig", "print the path of its kubeconfig", lambda _: print(cluster.kubeconfig_path()))
+    host = command(
+        own,
+        "host",
+        "let pods resolve NAME to an address, by default to this host",
+        lambda arguments: dns.set_host(arguments.name, None if arguments.remove else arguments.ip),
+    )
+    host.add_argument("name")
+    host.add_argument("ip", nargs="?", default=BRIDGE_IP)
+    host.add_argument("--remove", action="store_true", help="take the name away again")
+    flags = command(
+        own,
+        "apiserver-flags",
+        "start the API server with these flags too, for example for an audit webhook; with none, as it was",
+        lambda arguments: cluster.set_apiserver_flags(arguments.flags),
+    )
+    flags.add_argument("flags", nargs="*", metavar="-- --FLAG=VALUE", help="after a -- of their own")
+
+
+def _add_image(commands: Commands) -> None:
+    own = group(commands, "image", "the image of ems-bots, without a container engine")
+    build = command(
+        own,
+        "build",
+        "write an OCI archive with a binary and all it needs; prints the archive's path",
+        lambda arguments: print(image.archive_for(arguments.binary)),
+    )
+    load = command(
+        own,
+        "import",
+        "build if need be, and give it to the cluster; prints the image's name",
+        lambda arguments: print(image.ensure(arguments.binary)),
+    )
+    for parser in (build, load):
+        parser.add_argument(
+            "--binary",
+            type=Path,
+            default=_TARGET / "release" / "ems-bots",
+            help="the program to put into it (default: the release build)",
+        )
+
+
+def _add_tools(commands: Commands) -> None:
+    command(
+        commands,
+        "tools",
+        "build kubectl, helm and the rest if need be; prints the folder that they are in",
+        lambda _: print(binaries.tools()),
+    )
+
+
+def _add_project(commands: Commands) -> None:
+    command(commands, "demo", "bring all of it up on this machine and show what it does", lambda _: demo.run())
+    command(commands, "down", "remove everything that the demo and the tests started", lambda _: demo.down())
+    command(commands, "check", "format, lints, documentation, unit and integration tests", lambda _: checks.check())
+    command(commands, "test", "the checks, then the end-to-end tests on a real cluster", lambda _: checks.test())
+    generate = command(
+        commands, "generate", "write the generated files", lambda arguments: checks.generate(arguments.check)
+    )
+    generate.add_argument("--check", action="store_true", help="write nothing; fail if one is not up to date")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="dev/run", description="Development tools of ems-bots.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_project, _add_cluster, _add_image, _add_tools, services.register):
+        add(commands)
+    arguments = parser.parse_args()
+    try:
+        return arguments.action(arguments) or 0
+    except StepError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to continue", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""`make check` and `make test`: what has to pass before a change is taken."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from . import binaries, cluster, image, node, postgres, product
+from .base import REPO, StepError, note, sh, step, succeeds
+from .synapse import REQUIREMENTS
+from .service_common import python_environment
+
+_GENERATED = {"crds": ("crds",)}
+
+
+def check() -> None:
+    """The fast loop. Needs a Postgres (started here) and helm, no cluster."""
+    started = time.monotonic()
+    with step("check"):
+        product.cargo("format", "fmt", "--all", "--check")
+        _check_commit_hygiene()
+        product.cargo("lints", "clippy", "--locked", "--quiet", "--all-targets", "--all-features", "--", "-D", "warnings")
+        product.cargo(
+            "API documentation",
+            *("doc", "--locked", "--quiet", "--no-deps", "--document-private-items"),
+            env={"RUSTDOCFLAGS": "-D warnings"},
+        )
+        postgres.up()
+        tools = {"HELM": str(binaries.helm() / "helm"), "TEST_DATABASE_URL": postgres.admin_url()}
+        # The unit tests, the import rules, and the integration tests, which compare the generated files too.
+        product.cargo("unit and integration tests", "test", "--locked", "--quiet", env=tools)
+    note(f"check took {time.monotonic() - started:.0f} s")
+
+
+def _check_commit_hygiene() -> None:
+    """Nothing that belongs to the cache or to one machine is in the checkout."""
+    with step("no build products in the checkout"):
+        tracked = sh(["git", "ls-files"], cwd=REPO).splitlines()
+        wrong = [name for name in tracked if "node_modules/" in name or "__pycache__/" in name or name.startswith(".dev/")]
+        if wrong:
+            raise StepError("build products are tracked", "\n".join(wrong), "git rm --cached them")
+
+
+def test() -> None:
+    """The fast loop, then everything on a real cluster. What was not running before is removed afterwards."""
+    started = time.monotonic()
+    was_up = cluster.kubeconfig_path().exists() and cluster.status().healthy
+    demo_runs = was_up and product.installed()
+    if demo_runs:
+        note("a cluster with ems-bots is up: its cluster is shared, and its operator becomes that of this checkout")
+    with step("test"):
+        check()
+        try:
+            _end_to_end()
+        except StepError:
+            note("what the tests started is left running for you to look at; `make down` removes it")
+            raise
+        if not was_up:
+            from . import demo
+
+            demo.down()
+    note(f"test took {time.monotonic() - started:.0f} s")
+
+
+def _end_to_end() -> None:
+    name = product.bring_up()
+    postgres.up()
+    python_environment("synapse", REQUIREMENTS)
+    node.client_argv()
+    with step("end-to-end tests"):
+        environment = {
+            "KUBECONFIG": str(cluster.kubeconfig_path()),
+            "PATH": f"{binaries.tools()}:{os.environ['PATH']}",
+            "HELM": str(binaries.helm() / "helm"),
+            "EMS_TEST_IMAGE": name,
+            "EMS_TEST_SYSTEM_NAMESPACE": product.SYSTEM_NAMESPACE,
+            "TEST_DATABASE_URL": postgres.admin_url(),
+        }
+        # One at a time: each brings up homeservers and pods of its own, and two cores are all there is.
+        product.cargo(
+            "tests/e2e",
+            *("test", "--locked", "--quiet", "--features", "e2e", "--test", "e2e", "--", "--test-threads", "1"),
+            env=environment,
+        )
+
+
+def generate(only_check: bool) -> None:
+    """Write crds/, or say what is not up to date."""
+    binary = product.build()
+    with step("generated files"):
+        for kind, name in (("AdminBot", "adminbots"), ("AuditBot", "auditbots")):
+            file = REPO / "crds" / f"{name}.yaml"
+            text = sh([binary, "crds", "--kind", kind])
+            if file.exists() and file.read_text() == text:
+                continue
+            if only_check:
+                raise StepError(f"{file.relative_to(REPO)} is not up to date", "", "run `make generate`")
+            file.write_text(text)
+            note(f"wrote {file.relative_to(REPO)}")
