@@ -21,3 +21,4 @@ pub mod homeserver;
 pub mod lifecycle;
 pub mod store;
 pub mod telemetry;
+pub mod worker;

@@ -37,6 +37,10 @@ pub struct Instructions {
     pub suspend_capture: SuspendCapture,
     /// No invitations and repairs (annotation `ems.element.io/coverage-paused`).
     pub coverage_paused: bool,
+    /// A person's decision to let the worker make keys, secret storage and backup anew after somebody
+    /// replaced or deleted them (annotation `ems.element.io/repair-encryption`; any value that was
+    /// not used before). Acted on once, and recorded.
+    pub repair_encryption: Option<String>,
     /// The custom resource is being deleted: record it, drain the inbox, report `closed`.
     pub deleting: bool,
     /// The furthest point of the trail that was ever reported: from the status or from the kept

@@ -1,0 +1,241 @@
+//! A Matrix event becomes a record. Pure: what has to be looked up is asked for by [`needs`] and
+//! handed in as [`Earlier`]. No input fails: what cannot be understood is recorded as it came.
+
+mod diff;
+mod draft;
+mod lenient;
+mod member;
+mod message;
+#[cfg(test)]
+mod properties;
+mod redaction;
+mod state;
+#[cfg(test)]
+mod tests;
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use self::{
+    draft::Draft,
+    lenient::{Fields, str_at},
+};
+use crate::domain::record::{Actor, RecordDraft, Trust};
+
+/// The plaintext of an encrypted event.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plaintext<'a> {
+    /// The JSON text that the ciphertext contained, with the event's own fields around it.
+    pub raw: &'a str,
+    /// How far the sender's claim can be trusted.
+    pub trust: Trust,
+    /// The device that sent it, as far as that is known.
+    pub device_id: Option<&'a str>,
+    /// The Megolm session.
+    pub session_id: Option<&'a str>,
+}
+
+/// What became of an event's encryption.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Encryption<'a> {
+    /// It has none.
+    None,
+    /// It was decrypted along with its arrival.
+    Decrypted(Plaintext<'a>),
+    /// Its ciphertext was recorded before; this is the plaintext now that the key is here.
+    DecryptedLater(Plaintext<'a>),
+    /// It could not be decrypted, for a reason from the closed set of
+    /// [`RecordDraft::undecryptable_reason`].
+    Failed(&'a str),
+}
+
+/// An event and what is known around it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Input<'a> {
+    /// Its room; sync does not repeat it in the event.
+    pub room_id: &'a str,
+    /// Its JSON text as received; for an encrypted event the ciphertext event.
+    pub raw: &'a str,
+    /// Its encryption.
+    pub encryption: Encryption<'a>,
+    /// The bot at whose request the homeserver sent the event in its sender's name.
+    pub caused_by: Option<&'a str>,
+}
+
+/// What [`convert`] would like to know of an earlier event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Need {
+    /// What the event with this identifier says now: its newest edit, or itself.
+    Newest(String),
+    /// The original content of an event that came already redacted: this very event.
+    Original(String),
+}
+
+/// The answer to a [`Need`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum Earlier {
+    /// A record of it, or of its newest edit.
+    Record(Box<RecordDraft>),
+    /// The event as the homeserver keeps it, from its admin API.
+    Event(Value),
+}
+
+/// What has to be looked up for this event before it is converted.
+pub fn needs(input: &Input<'_>) -> Option<Need> {
+    let event = Event::read(input);
+    if let Some(target) = event.redacts() {
+        return Some(Need::Newest(target.to_owned()));
+    }
+    if let Some(target) = message::replaced(&event) {
+        return Some(Need::Newest(target.to_owned()));
+    }
+    if event.is_redacted() && !event.is_state() {
+        return event.id.clone().map(Need::Original);
+    }
+    if event.is_state() && event.previous().is_none() {
+        return event.text(&["unsigned", "replaces_state"]).map(|id| Need::Newest(id.to_owned()));
+    }
+    None
+}
+
+/// Makes the record. Total: every input has one.
+pub fn convert(input: &Input<'_>, earlier: Option<&Earlier>) -> RecordDraft {
+    let event = Event::read(input);
+    let mut draft = Draft::new(input, &event);
+    if event.id.is_none() || event.sender().is_none() || event.kind().is_none() {
+        draft.malformed(&event);
+    } else if let Encryption::Failed(reason) = input.encryption {
+        draft.undecryptable(reason);
+    } else if event.is_state() {
+        state::convert(&mut draft, &event, earlier);
+    } else if event.kind() == Some("m.room.redaction") {
+        redaction::convert(&mut draft, &event, earlier);
+    } else {
+        message::convert(&mut draft, &event, earlier);
+    }
+    if let Some(bot) = input.caused_by {
+        draft.acted_for(bot);
+    }
+    draft.finish(&event)
+}
+
+/// The source id of the record of an event.
+pub fn source_id(event_id: &str) -> String {
+    format!("matrix:event:{event_id}")
+}
+
+/// The source id of the record of a plaintext that came later than its event.
+pub fn plaintext_source_id(event_id: &str) -> String {
+    format!("matrix:plaintext:{event_id}")
+}
+
+/// An event taken apart.
+struct Event {
+    id: Option<String>,
+    /// The event as received, for what surrounds the content.
+    outer: Fields,
+    /// The decrypted event, if there is one.
+    inner: Option<Fields>,
+}
+
+impl Event {
+    fn read(input: &Input<'_>) -> Self {
+        let outer = lenient::parse(input.raw);
+        let inner = match &input.encryption {
+            Encryption::Decrypted(plain) | Encryption::DecryptedLater(plain) => {
+                Some(lenient::parse(plain.raw))
+            }
+            Encryption::None | Encryption::Failed(_) => None,
+        };
+        let id = |fields: &Fields| str_at(&fields.value, &["event_id"]).map(str::to_owned);
+        let id = id(&outer).or_else(|| inner.as_ref().and_then(id)).filter(|id| !id.is_empty());
+        Self { id, outer, inner }
+    }
+
+    /// The field of the event as received.
+    fn text(&self, path: &[&str]) -> Option<&str> {
+        str_at(&self.outer.value, path)
+    }
+
+    fn sender(&self) -> Option<&str> {
+        self.text(&["sender"])
+    }
+
+    /// The type, of the plaintext if there is one.
+    fn kind(&self) -> Option<&str> {
+        self.inner.as_ref().and_then(|inner| str_at(&inner.value, &["type"])).or_else(|| self.text(&["type"]))
+    }
+
+    /// The content, of the plaintext if there is one.
+    fn content(&self) -> &Value {
+        let value = self.inner.as_ref().map_or(&self.outer.value, |inner| &inner.value);
+        value.get("content").unwrap_or(&Value::Null)
+    }
+
+    fn state_key(&self) -> Option<&str> {
+        self.text(&["state_key"])
+    }
+
+    /// A plaintext cannot turn into a state event: only what the server sees as one is.
+    fn is_state(&self) -> bool {
+        self.state_key().is_some()
+    }
+
+    fn previous(&self) -> Option<&Value> {
+        lenient::at(&self.outer.value, &["unsigned", "prev_content"])
+    }
+
+    fn is_redacted(&self) -> bool {
+        lenient::at(&self.outer.value, &["unsigned", "redacted_because"]).is_some_and(Value::is_object)
+    }
+
+    /// The event that a redaction redacts. Room version 11 moved it into the content, and servers
+    /// send both; when only one is there, that one counts.
+    fn redacts(&self) -> Option<&str> {
+        if self.kind() != Some("m.room.redaction") || self.is_state() {
+            return None;
+        }
+        str_at(self.content(), &["redacts"]).or_else(|| self.text(&["redacts"]))
+    }
+
+    fn timestamp(&self) -> Option<i64> {
+        lenient::at(&self.outer.value, &["origin_server_ts"])?.as_i64()
+    }
+
+    fn malformed(&self) -> Vec<&str> {
+        let inner = self.inner.iter().flat_map(|inner| &inner.malformed);
+        self.outer.malformed.iter().chain(inner).map(String::as_str).collect()
+    }
+}
+
+/// Names an event that has no identifier by its text.
+fn digest_id(room_id: &str, raw: &str) -> String {
+    let mut hash = Sha256::new();
+    hash.update(room_id.as_bytes());
+    hash.update([0]);
+    hash.update(raw.as_bytes());
+    format!("matrix:opaque:{}", hex::encode(hash.finalize()))
+}
+
+/// The sender of the event that an earlier record or event is of.
+fn author(earlier: &Earlier) -> Option<&str> {
+    match earlier {
+        Earlier::Record(record) => match (&record.on_behalf_of, &record.actor) {
+            (Some(user), _) => Some(user),
+            (None, Actor::MatrixUser { id }) => Some(id),
+            _ => None,
+        },
+        Earlier::Event(event) => str_at(event, &["sender"]),
+    }
+}
+
+/// Type and content of the event that an earlier record or event is of, decrypted if it can be.
+fn earlier_event(earlier: &Earlier) -> Option<Value> {
+    match earlier {
+        Earlier::Record(record) => {
+            let raw = record.plaintext_raw.as_deref().or(record.source_raw.as_deref())?;
+            Some(lenient::parse(raw).value)
+        }
+        Earlier::Event(event) => Some(event.clone()),
+    }
+}

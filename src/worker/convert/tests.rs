@@ -1,0 +1,338 @@
+#![expect(clippy::needless_pass_by_value, reason = "values are written in place")]
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::domain::record::{Category, Change, Occurred, Relation};
+
+const ALICE: &str = "@alice:example.org";
+const BOB: &str = "@bob:example.org";
+const BOT: &str = "@auditbot:example.org";
+
+fn event(kind: &str, content: Value) -> Value {
+    json!({"event_id": "$e", "sender": ALICE, "type": kind, "origin_server_ts": 1_790_000_000_000_i64, "content": content})
+}
+
+fn state(kind: &str, key: &str, content: Value, before: Option<Value>) -> Value {
+    let mut event = event(kind, content);
+    event["state_key"] = key.into();
+    if let Some(before) = before {
+        event["unsigned"] = json!({"prev_content": before});
+    }
+    event
+}
+
+fn record_with(event: &Value, earlier: Option<&Earlier>) -> RecordDraft {
+    let raw = event.to_string();
+    convert(&Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None }, earlier)
+}
+
+fn record(event: &Value) -> RecordDraft {
+    record_with(event, None)
+}
+
+fn earlier(event: &Value) -> Earlier {
+    Earlier::Record(Box::new(record(event)))
+}
+
+fn has(record: &RecordDraft, kind: &str, id: &str, role: &str) -> bool {
+    record.relations.contains(&Relation::new(kind, id, role))
+}
+
+fn change(record: &RecordDraft, path: &str) -> Change {
+    record.changes.iter().find(|change| change.path == path).cloned().unwrap_or_else(|| {
+        panic!("no change of {path} in {:?}", record.changes);
+    })
+}
+
+fn subject_of(record: &RecordDraft, person: &str, role: &str) -> bool {
+    record.subjects.iter().any(|subject| subject.person == person && subject.role == role)
+}
+
+#[test]
+fn a_message_has_text_room_actor_and_its_own_bytes() {
+    let event = event("m.room.message", json!({"msgtype": "m.text", "body": "hello"}));
+    let record = record(&event);
+    assert_eq!(record.source_id, "matrix:event:$e");
+    assert_eq!((record.category, record.action.as_str()), (Category::UserActivity, "message.sent"));
+    assert_eq!(record.actor, Actor::matrix(ALICE));
+    assert_eq!(record.text.as_deref(), Some("hello"));
+    assert_eq!(record.occurred, Occurred::At(1_790_000_000_000));
+    assert_eq!(record.source_raw, Some(event.to_string()));
+    assert_eq!(record.trust, Trust::Plain);
+    assert!(has(&record, "room", "!r", "in") && has(&record, "event", "$e", "self"));
+    assert!(subject_of(&record, ALICE, "actor"));
+}
+
+#[test]
+fn a_reply_loses_its_fallback_and_names_what_it_answers() {
+    let record = record(&event(
+        "m.room.message",
+        json!({"body": "> <@bob:example.org> asked\n> more\n\nyes", "m.relates_to": {"m.in_reply_to": {"event_id": "$q"}}}),
+    ));
+    assert_eq!(record.text.as_deref(), Some("yes"));
+    assert!(has(&record, "event", "$q", "replies_to"));
+}
+
+#[test]
+fn a_thread_message_is_no_reply_unless_it_says_so() {
+    let relation = |fallback: bool| {
+        json!({"body": "b", "m.relates_to": {"rel_type": "m.thread", "event_id": "$root",
+            "is_falling_back": fallback, "m.in_reply_to": {"event_id": "$last"}}})
+    };
+    let implicit = record(&event("m.room.message", relation(true)));
+    assert!(has(&implicit, "event", "$root", "thread") && !has(&implicit, "event", "$last", "replies_to"));
+    let explicit = record(&event("m.room.message", relation(false)));
+    assert!(has(&explicit, "event", "$root", "thread") && has(&explicit, "event", "$last", "replies_to"));
+}
+
+#[test]
+fn media_and_mentions_are_related() {
+    let record = record(&event(
+        "m.room.message",
+        json!({"msgtype": "m.file", "body": "caption", "filename": "plan.pdf",
+            "file": {"url": "mxc://example.org/abc"}, "info": {"thumbnail_url": "mxc://example.org/thumb"},
+            "m.mentions": {"user_ids": [BOB, 7]}}),
+    ));
+    assert_eq!(record.text.as_deref(), Some("caption\nplan.pdf"));
+    assert!(has(&record, "media", "mxc://example.org/abc", "attached"));
+    assert!(has(&record, "media", "mxc://example.org/thumb", "thumbnail"));
+    assert!(subject_of(&record, BOB, "mentioned"));
+}
+
+fn edit_of(target: &str, body: &str) -> Value {
+    let mut edit = event(
+        "m.room.message",
+        json!({"body": format!("* {body}"), "m.new_content": {"msgtype": "m.text", "body": body},
+            "m.relates_to": {"rel_type": "m.replace", "event_id": target}}),
+    );
+    edit["event_id"] = "$edit".into();
+    edit
+}
+
+#[test]
+fn an_edit_has_before_and_after() {
+    let original = event("m.room.message", json!({"msgtype": "m.text", "body": "old"}));
+    let edit = edit_of("$e", "new");
+    let raw = edit.to_string();
+    let input = Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None };
+    assert_eq!(needs(&input), Some(Need::Newest("$e".into())));
+    let edited = record_with(&edit, Some(&earlier(&original)));
+    assert_eq!(edited.action, "message.edited");
+    assert_eq!(edited.text.as_deref(), Some("new"));
+    assert!(has(&edited, "event", "$e", "replaces"));
+    assert_eq!(
+        edited.changes,
+        [Change { path: "/content/body".into(), before: Some(json!("old")), after: Some(json!("new")) }]
+    );
+    // The second edit replaces what the first one said.
+    let again = record_with(&edit_of("$e", "newer"), Some(&earlier(&edit)));
+    assert_eq!(change(&again, "/content/body").before, Some(json!("new")));
+}
+
+#[test]
+fn an_edit_of_somebody_elses_message_is_no_edit() {
+    let mut original = event("m.room.message", json!({"msgtype": "m.text", "body": "old"}));
+    original["sender"] = BOB.into();
+    let record = record_with(&edit_of("$e", "forged"), Some(&earlier(&original)));
+    assert_eq!(record.action, "message.edit_ignored");
+    assert!(!has(&record, "event", "$e", "replaces") && has(&record, "event", "$e", "claims_to_replace"));
+    assert!(record.changes.is_empty());
+    assert!(subject_of(&record, BOB, "author"));
+}
+
+#[test]
+fn a_decrypted_edit_finds_its_relation_beside_the_ciphertext() {
+    let mut cipher = event(
+        "m.room.encrypted",
+        json!({"ciphertext": "x", "m.relates_to": {"rel_type": "m.replace", "event_id": "$o"}}),
+    );
+    cipher["event_id"] = "$edit".into();
+    let mut plain = edit_of("$o", "new");
+    plain["content"].as_object_mut().unwrap().remove("m.relates_to");
+    let (cipher, plain) = (cipher.to_string(), plain.to_string());
+    let plaintext = Plaintext {
+        raw: &plain,
+        trust: Trust::VerifiedDevice,
+        device_id: Some("DEV"),
+        session_id: Some("s"),
+    };
+    let input = Input {
+        room_id: "!r",
+        raw: &cipher,
+        encryption: Encryption::Decrypted(plaintext.clone()),
+        caused_by: None,
+    };
+    let record = convert(&input, None);
+    assert_eq!(record.action, "message.edited");
+    assert_eq!(record.source_raw.as_deref(), Some(cipher.as_str()));
+    assert_eq!(record.plaintext_raw.as_deref(), Some(plain.as_str()));
+    assert_eq!(record.trust, Trust::VerifiedDevice);
+    assert_eq!(record.context.device_id.as_deref(), Some("DEV"));
+    let later = Input { encryption: Encryption::DecryptedLater(plaintext), ..input };
+    let record = convert(&later, None);
+    assert_eq!(record.source_id, "matrix:plaintext:$edit");
+    assert!(has(&record, "event", "$edit", "plaintext_of"));
+}
+
+#[test]
+fn what_cannot_be_decrypted_is_a_record_with_its_reason() {
+    let raw = event("m.room.encrypted", json!({"ciphertext": "x"})).to_string();
+    let record = convert(
+        &Input { room_id: "!r", raw: &raw, encryption: Encryption::Failed("missing_key"), caused_by: None },
+        None,
+    );
+    assert_eq!(record.action, "message.undecryptable");
+    assert_eq!(record.undecryptable_reason.as_deref(), Some("missing_key"));
+    assert_eq!((record.trust, record.text), (Trust::Undecryptable, None));
+}
+
+#[test]
+fn a_reaction_and_its_removal_mirror_each_other() {
+    let relation = json!({"m.relates_to": {"rel_type": "m.annotation", "event_id": "$m", "key": "👍"}});
+    let reaction = event("m.reaction", relation);
+    let added = record(&reaction);
+    assert_eq!(added.action, "reaction.added");
+    assert!(has(&added, "event", "$m", "reacts_to"));
+    let path = "/reactions/👍/@alice:example.org";
+    assert_eq!(change(&added, path).after, Some(json!(true)));
+    let taking_back = event("m.room.redaction", json!({"redacts": "$e"}));
+    let removed = record_with(&taking_back, Some(&earlier(&reaction)));
+    assert_eq!(removed.action, "reaction.removed");
+    assert!(has(&removed, "event", "$e", "redacts") && has(&removed, "event", "$m", "reacts_to"));
+    assert_eq!(change(&removed, path).before, Some(json!(true)));
+    assert_eq!(change(&removed, path).after, None);
+}
+
+#[test]
+fn a_redaction_keeps_what_was_taken_away() {
+    let mut original = event("m.room.message", json!({"msgtype": "m.text", "body": "secret"}));
+    original["sender"] = BOB.into();
+    for (version, redaction) in [
+        ("11", event("m.room.redaction", json!({"redacts": "$e", "reason": "spam"}))),
+        ("10", {
+            let mut old = event("m.room.redaction", json!({"reason": "spam"}));
+            old["redacts"] = "$e".into();
+            old
+        }),
+    ] {
+        let record = record_with(&redaction, Some(&earlier(&original)));
+        assert_eq!(record.action, "message.redacted", "room version {version}");
+        assert_eq!(record.context.reason.as_deref(), Some("spam"));
+        assert_eq!(change(&record, "/content/body").before, Some(json!("secret")));
+        assert_eq!(change(&record, "/content/body").after, None);
+        assert!(subject_of(&record, BOB, "author") && has(&record, "event", "$e", "redacts"));
+    }
+}
+
+#[test]
+fn what_was_redacted_before_capture_is_fetched() {
+    let mut gone = event("m.room.message", json!({}));
+    gone["unsigned"] = json!({"redacted_because": {"event_id": "$red"}});
+    let raw = gone.to_string();
+    let input = Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None };
+    assert_eq!(needs(&input), Some(Need::Original("$e".into())));
+    let kept = Earlier::Event(event("m.room.message", json!({"body": "was here"})));
+    let record = convert(&input, Some(&kept));
+    assert_eq!(record.text.as_deref(), Some("was here"));
+    assert_eq!(change(&record, "/content/body").before, Some(json!("was here")));
+    assert!(has(&record, "event", "$red", "redacted_by"));
+}
+
+#[test]
+fn membership_has_target_reason_and_both_values() {
+    let record = record(&state(
+        "m.room.member",
+        BOB,
+        json!({"membership": "leave", "reason": "flooding"}),
+        Some(json!({"membership": "join", "displayname": "Bob"})),
+    ));
+    assert_eq!(record.action, "room.member.kicked");
+    assert_eq!(record.context.reason.as_deref(), Some("flooding"));
+    assert!(subject_of(&record, BOB, "target") && has(&record, "user", BOB, "target"));
+    let membership = change(&record, "/m.room.member/@bob:example.org/membership");
+    assert_eq!((membership.before, membership.after), (Some(json!("join")), Some(json!("leave"))));
+}
+
+#[test]
+fn power_levels_say_who_gained_what() {
+    let record = record(&state(
+        "m.room.power_levels",
+        "",
+        json!({"users": {ALICE: 100, BOB: 50}, "ban": 50}),
+        Some(json!({"users": {ALICE: 100}, "ban": 100})),
+    ));
+    assert_eq!(record.action, "room.power_levels.changed");
+    assert_eq!(record.text.as_deref(), Some("@bob:example.org: 0 → 50"));
+    assert_eq!(change(&record, "/m.room.power_levels/users/@bob:example.org").after, Some(json!(50)));
+    assert_eq!(change(&record, "/m.room.power_levels/ban").before, Some(json!(100)));
+    assert_eq!(record.changes.len(), 2);
+}
+
+#[test]
+fn state_without_its_previous_content_is_looked_up() {
+    let mut named = state("m.room.name", "", json!({"name": "new"}), None);
+    named["unsigned"] = json!({"replaces_state": "$old"});
+    let raw = named.to_string();
+    let input = Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None };
+    assert_eq!(needs(&input), Some(Need::Newest("$old".into())));
+    let old = earlier(&state("m.room.name", "", json!({"name": "old"}), None));
+    let record = convert(&input, Some(&old));
+    assert_eq!((record.category, record.action.as_str()), (Category::ResourceChange, "room.name.changed"));
+    assert_eq!(change(&record, "/m.room.name/name").before, Some(json!("old")));
+}
+
+#[test]
+fn rooms_are_created_and_upgraded() {
+    let created = record(&state("m.room.create", "", json!({"predecessor": {"room_id": "!old"}}), None));
+    assert_eq!(created.action, "room.created");
+    assert!(has(&created, "room", "!old", "predecessor"));
+    let upgraded = record(&state("m.room.tombstone", "", json!({"replacement_room": "!new"}), None));
+    assert_eq!(upgraded.action, "room.upgraded");
+    assert!(has(&upgraded, "room", "!new", "successor"));
+}
+
+#[test]
+fn an_act_of_the_bot_has_the_bot_as_actor() {
+    let raw = state("m.room.member", BOT, json!({"membership": "invite"}), None).to_string();
+    let input = Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: Some(BOT) };
+    let record = convert(&input, None);
+    assert_eq!(record.actor, Actor::matrix(BOT));
+    assert_eq!(record.on_behalf_of.as_deref(), Some(ALICE));
+    assert!(subject_of(&record, ALICE, "on_behalf_of") && !subject_of(&record, ALICE, "actor"));
+}
+
+#[test]
+fn a_plaintext_cannot_pretend_to_be_state() {
+    let cipher = event("m.room.encrypted", json!({})).to_string();
+    let plain = state("m.room.power_levels", "", json!({"users": {ALICE: 100}}), None).to_string();
+    let plaintext = Plaintext { raw: &plain, trust: Trust::UnknownDevice, device_id: None, session_id: None };
+    let input =
+        Input { room_id: "!r", raw: &cipher, encryption: Encryption::Decrypted(plaintext), caused_by: None };
+    assert_eq!(convert(&input, None).action, "event.sent");
+}
+
+#[test]
+fn malformed_events_are_recorded_as_they_came() {
+    for raw in ["", "nonsense", "[]", "{}", r#"{"event_id":7,"sender":[]}"#] {
+        let input = Input { room_id: "!r", raw, encryption: Encryption::None, caused_by: None };
+        let record = convert(&input, None);
+        assert_eq!(record.action, "event.malformed", "{raw}");
+        assert_eq!(record.source_raw.as_deref(), Some(raw));
+        assert!(record.source_id.starts_with("matrix:opaque:"));
+    }
+    let (one, two) = (digest_id("!r", "a"), digest_id("!s", "a"));
+    assert_ne!(one, two);
+}
+
+#[test]
+fn a_content_too_deep_to_read_still_has_sender_and_event() {
+    let deep = format!("{}1{}", "{\"a\":".repeat(400), "}".repeat(400));
+    let raw = format!(
+        r#"{{"event_id":"$e","sender":"{ALICE}","type":"m.room.message","origin_server_ts":1,"content":{deep}}}"#
+    );
+    let input = Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None };
+    let record = convert(&input, None);
+    assert_eq!((record.source_id.as_str(), record.action.as_str()), ("matrix:event:$e", "message.sent"));
+    assert_eq!(record.context.reason.as_deref(), Some("unreadable: content"));
+}
