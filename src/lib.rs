@@ -18,6 +18,7 @@
 pub mod cli;
 pub mod domain;
 pub mod homeserver;
+pub mod kube_util;
 pub mod lifecycle;
 pub mod store;
 pub mod telemetry;

@@ -1,1 +1,10 @@
 //! Integration tests: one binary, since every test binary links the SDK, SQLite and TLS.
+
+#[cfg(test)]
+mod fake_api;
+#[cfg(test)]
+mod fake_ssa;
+#[cfg(test)]
+mod operator_kube_util;
+#[cfg(test)]
+mod operator_lease;
