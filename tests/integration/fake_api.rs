@@ -15,45 +15,45 @@ use super::fake_ssa;
 
 /// What was asked of the server.
 #[derive(Debug, Clone)]
-pub struct Call {
-    pub method: Method,
-    pub path: String,
-    pub query: String,
-    pub body: Value,
+pub(crate) struct Call {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) body: Value,
 }
 
 impl Call {
-    pub fn is_write(&self) -> bool {
+    pub(crate) fn is_write(&self) -> bool {
         self.method != Method::GET
     }
 }
 
 /// A fault: requests for which `matches` is true get this answer, `times` times.
-pub struct Fault {
-    pub matches: Box<dyn Fn(&Call) -> bool + Send>,
-    pub code: u16,
-    pub times: usize,
+pub(crate) struct Fault {
+    pub(crate) matches: Box<dyn Fn(&Call) -> bool + Send>,
+    pub(crate) code: u16,
+    pub(crate) times: usize,
 }
 
 /// Shared by the API server and the homeserver of a test: after so many writes the process dies.
 #[derive(Clone, Default)]
-pub struct Crash {
+pub(crate) struct Crash {
     inner: Arc<Mutex<Option<usize>>>,
-    pub died: Arc<tokio::sync::Notify>,
+    pub(crate) died: Arc<tokio::sync::Notify>,
 }
 
 impl Crash {
     /// Dies after the write with this number (0: after the first).
-    pub fn after(&self, writes: usize) {
+    pub(crate) fn after(&self, writes: usize) {
         *self.inner.lock().unwrap() = Some(writes);
     }
 
-    pub fn never(&self) {
+    pub(crate) fn never(&self) {
         *self.inner.lock().unwrap() = None;
     }
 
     /// Call when a write is done, before its answer is given; never returns when it was the last.
-    pub async fn wrote(&self) {
+    pub(crate) async fn wrote(&self) {
         let dies = {
             let mut inner = self.inner.lock().unwrap();
             match inner.as_mut() {
@@ -73,9 +73,9 @@ impl Crash {
 }
 
 #[derive(Clone, Default)]
-pub struct FakeApi {
+pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
-    pub crash: Crash,
+    pub(crate) crash: Crash,
 }
 
 #[derive(Default)]
@@ -96,7 +96,7 @@ struct Stored {
 }
 
 impl FakeApi {
-    pub fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
@@ -105,31 +105,31 @@ impl FakeApi {
         Client::new(service, "default")
     }
 
-    pub fn fault(&self, code: u16, times: usize, matches: impl Fn(&Call) -> bool + Send + 'static) {
+    pub(crate) fn fault(&self, code: u16, times: usize, matches: impl Fn(&Call) -> bool + Send + 'static) {
         self.state.lock().unwrap().faults.push(Fault { matches: Box::new(matches), code, times });
     }
 
-    pub fn clear_faults(&self) {
+    pub(crate) fn clear_faults(&self) {
         self.state.lock().unwrap().faults.clear();
     }
 
     /// Everything that was asked since the last call of this.
-    pub fn take_calls(&self) -> Vec<Call> {
+    pub(crate) fn take_calls(&self) -> Vec<Call> {
         std::mem::take(&mut self.state.lock().unwrap().calls)
     }
 
-    pub fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+    pub(crate) fn get(&self, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
         self.state.lock().unwrap().objects.get(&key).map(|stored| stored.value.clone())
     }
 
-    pub fn names(&self, plural: &str, namespace: &str) -> Vec<String> {
+    pub(crate) fn names(&self, plural: &str, namespace: &str) -> Vec<String> {
         let state = self.state.lock().unwrap();
         state.objects.keys().filter(|k| k.0 == plural && k.1 == namespace).map(|k| k.2.clone()).collect()
     }
 
     /// Puts an object there, as somebody else would.
-    pub fn put(&self, plural: &str, mut value: Value) -> Value {
+    pub(crate) fn put(&self, plural: &str, mut value: Value) -> Value {
         let mut state = self.state.lock().unwrap();
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         let name = value["metadata"]["name"].as_str().unwrap().to_owned();
@@ -145,13 +145,13 @@ impl FakeApi {
     }
 
     /// Changes an object in place, as somebody else would.
-    pub fn edit(&self, plural: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+    pub(crate) fn edit(&self, plural: &str, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let mut value = self.get(plural, namespace, name).expect("object exists");
         change(&mut value);
         self.put(plural, value);
     }
 
-    pub fn delete(&self, plural: &str, namespace: &str, name: &str) {
+    pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
         self.state.lock().unwrap().delete(&key, None);
     }

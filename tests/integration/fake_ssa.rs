@@ -12,9 +12,8 @@ fn list_key(name: &str) -> Option<&'static str> {
     }
 }
 
-pub fn merge(live: &mut Value, wanted: &Value, name: &str) {
+pub(crate) fn merge(live: &mut Value, wanted: &Value, name: &str) {
     match (live, wanted) {
-        (live @ Value::Null, wanted) => *live = wanted.clone(),
         (Value::Object(live), Value::Object(wanted)) => {
             for (key, value) in wanted {
                 merge(live.entry(key.clone()).or_insert(Value::Null), value, key);
@@ -41,7 +40,7 @@ pub fn merge(live: &mut Value, wanted: &Value, name: &str) {
 }
 
 /// Removes from `live` what `previous` stated and `wanted` does not, unless another states it.
-pub fn remove_dropped(live: &mut Value, previous: &Value, wanted: &Value, others: &[&Value]) {
+pub(crate) fn remove_dropped(live: &mut Value, previous: &Value, wanted: &Value, others: &[&Value]) {
     let (Some(live), Some(previous)) = (live.as_object_mut(), previous.as_object()) else { return };
     for (key, was) in previous {
         let now = &wanted[key];
@@ -67,7 +66,7 @@ pub fn remove_dropped(live: &mut Value, previous: &Value, wanted: &Value, others
 }
 
 /// Removes from `applied` the leaves that `wanted` states with another value.
-pub fn drop_conflicts(applied: &mut Value, wanted: &Value) {
+pub(crate) fn drop_conflicts(applied: &mut Value, wanted: &Value) {
     let (Some(applied), Some(wanted)) = (applied.as_object_mut(), wanted.as_object()) else { return };
     for (key, value) in wanted {
         let Some(theirs) = applied.get_mut(key) else { continue };
@@ -87,7 +86,7 @@ pub fn drop_conflicts(applied: &mut Value, wanted: &Value) {
     }
 }
 
-pub fn entry(manager: &str, subresource: &str, applied: &Value) -> Value {
+pub(crate) fn entry(manager: &str, subresource: &str, applied: &Value) -> Value {
     let mut fields = fields(applied, "");
     if let Some(map) = fields.as_object_mut() {
         map.remove("f:apiVersion");

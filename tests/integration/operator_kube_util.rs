@@ -17,7 +17,7 @@ use super::fake_api::FakeApi;
 
 const ME: &str = "me";
 
-fn service(spec: Value) -> Service {
+fn service(spec: &Value) -> Service {
     let metadata = json!({"name": "a", "namespace": "n", "labels": {"x": "y"}});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).unwrap()
 }
@@ -30,7 +30,7 @@ fn writes(api: &FakeApi) -> usize {
 async fn an_object_is_created_then_left_alone_then_changed() {
     let api = FakeApi::default();
     let client = api.client();
-    let wanted = service(json!({"clusterIP": "None", "ports": [{"port": 8080, "name": "http"}]}));
+    let wanted = service(&json!({"clusterIP": "None", "ports": [{"port": 8080, "name": "http"}]}));
     assert!(matches!(apply(&client, ME, &wanted).await.unwrap(), Outcome::Created(_)));
     api.edit("services", "n", "a", |live| live["spec"]["sessionAffinity"] = "None".into());
     api.take_calls();
@@ -45,8 +45,8 @@ async fn an_object_is_created_then_left_alone_then_changed() {
 async fn a_field_that_is_no_longer_wanted_goes() {
     let api = FakeApi::default();
     let client = api.client();
-    apply(&client, ME, &service(json!({"clusterIP": "None", "externalName": "x"}))).await.unwrap();
-    let less = service(json!({"clusterIP": "None"}));
+    apply(&client, ME, &service(&json!({"clusterIP": "None", "externalName": "x"}))).await.unwrap();
+    let less = service(&json!({"clusterIP": "None"}));
     assert!(apply(&client, ME, &less).await.unwrap().has_written());
     assert!(api.get("services", "n", "a").unwrap()["spec"]["externalName"].is_null());
     assert!(!apply(&client, ME, &less).await.unwrap().has_written());
@@ -149,7 +149,7 @@ async fn failures_name_the_object_and_their_kind() {
     {
         let api = FakeApi::default();
         api.fault(code, 1, |_| true);
-        let error = apply(&api.client(), ME, &service(json!({}))).await.unwrap_err();
+        let error = apply(&api.client(), ME, &service(&json!({}))).await.unwrap_err();
         assert_eq!(error.category(), category);
         assert_eq!(error.to_string(), "cannot get Service n/a");
         assert_eq!(error.detail(), "a fault of this test");
