@@ -3,3 +3,4 @@
 //! Nothing here knows Kubernetes: instructions come in and reports go out through ports.
 
 pub mod convert;
+pub mod session;

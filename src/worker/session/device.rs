@@ -1,0 +1,207 @@
+//! The SDK's client of one device: built, logged in, restored.
+
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, KeyInit, Mac};
+use matrix_sdk::{
+    Client, SessionMeta, SessionTokens,
+    authentication::matrix::MatrixSession,
+    config::RequestConfig,
+    cross_process_lock::CrossProcessLockConfig,
+    encryption::{BackupDownloadStrategy, EncryptionSettings},
+    ruma::{OwnedDeviceId, UserId as RumaUserId, api::client::session::get_login_types::v3::LoginType},
+    store::RoomLoadSettings,
+};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::Sha256;
+
+use super::{SessionError, SessionFile, Settings, classify, classify_http, file::volume};
+use crate::domain::DeviceId;
+
+/// Where the access token is kept in the encrypted store.
+const TOKEN_KEY: &[u8] = b"io.element.ems-bots.access-token";
+
+/// Number in a device's name: `<prefix>-<number>`.
+pub(super) fn number_of(prefix: &str, device: &DeviceId) -> Option<u32> {
+    device.as_str().strip_prefix(prefix)?.strip_prefix('-')?.parse().ok()
+}
+
+/// The folder of a device's store.
+pub(super) fn folder(settings: &Settings, number: u32) -> PathBuf {
+    settings.data_dir.join(format!("store-{number}"))
+}
+
+/// A client with the store of a device, not logged in yet.
+pub(super) async fn build(settings: &Settings, number: u32) -> Result<Client, SessionError> {
+    let folder = folder(settings, number);
+    std::fs::create_dir_all(&folder).map_err(|error| volume("cannot make a folder", &error))?;
+    Client::builder()
+        .homeserver_url(&settings.homeserver)
+        .respect_login_well_known(false)
+        .http_client(http_client(settings.ca.as_deref())?)
+        .request_config(RequestConfig::new().disable_retry().timeout(std::time::Duration::from_secs(30)))
+        .sqlite_store(&folder, Some(&store_passphrase(settings)))
+        .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
+        .with_encryption_settings(encryption_settings())
+        // The bot reads; it must not hand the history of a room to whoever is invited to it.
+        .with_enable_share_history_on_invite(false)
+        .build()
+        .await
+        .map_err(|error| SessionError::Volume { problem: error.to_string().chars().take(200).collect() })
+}
+
+/// Nothing by itself: identity, secret storage and backup are made in an order that survives
+/// interruptions, and never replaced because the SDK thinks so. One key is fetched from the backup
+/// for each event that fails to decrypt.
+pub(super) fn encryption_settings() -> EncryptionSettings {
+    EncryptionSettings {
+        auto_enable_cross_signing: false,
+        auto_enable_backups: false,
+        backup_download_strategy: BackupDownloadStrategy::AfterDecryptionFailure,
+    }
+}
+
+fn http_client(ca: Option<&[u8]>) -> Result<reqwest::Client, SessionError> {
+    let mut builder = reqwest::Client::builder()
+        .user_agent(concat!("ems-bots/", env!("CARGO_PKG_VERSION")))
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(std::time::Duration::from_secs(10));
+    if let Some(pem) = ca {
+        let certificates = reqwest::Certificate::from_pem_bundle(pem)
+            .map_err(|_| SessionError::Volume { problem: "the CA certificate cannot be read".to_owned() })?;
+        builder = builder.tls_certs_merge(certificates);
+    }
+    builder.build().map_err(|_| SessionError::Client { problem: "no TLS".to_owned() })
+}
+
+/// The store is useless without the account Secret.
+pub(super) fn store_passphrase(settings: &Settings) -> String {
+    let key = settings.secrets.password.expose_secret().as_bytes();
+    // HMAC takes keys of any length.
+    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
+    mac.update(b"ems-bots store passphrase 1\0");
+    mac.update(settings.user.as_str().as_bytes());
+    hex::encode(mac.finalize().into_bytes())
+}
+
+/// Logs in as a new device and keeps the token in its store.
+pub(super) async fn log_in(settings: &Settings, number: u32) -> Result<(Client, DeviceId), SessionError> {
+    let store = folder(settings, number);
+    if store.exists() {
+        // No session file names it: a login that was interrupted before it was of any use.
+        std::fs::remove_dir_all(&store).map_err(|error| volume("cannot remove a folder", &error))?;
+    }
+    let client = build(settings, number).await?;
+    let auth = client.matrix_auth();
+    let offered = auth.get_login_types().await.map_err(|error| classify_http(&error))?;
+    if !offered.flows.iter().any(|flow| matches!(flow, LoginType::Password(_))) {
+        return Err(SessionError::PasswordLoginDisabled);
+    }
+    let device = format!("{}-{number}", settings.secrets.device_prefix);
+    let response = auth
+        .login_username(settings.user.as_str(), settings.secrets.password.expose_secret())
+        .device_id(&device)
+        .initial_device_display_name("EMS bot worker")
+        .send()
+        .await
+        .map_err(|error| login_error(&error))?;
+    keep_token(&client, response.access_token).await?;
+    client.encryption().wait_for_e2ee_initialization_tasks().await;
+    Ok((client, DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?))
+}
+
+/// A login that is refused means the password, not a token.
+fn login_error(error: &matrix_sdk::Error) -> SessionError {
+    match classify(error) {
+        SessionError::Refused { status: 403, .. } | SessionError::DeviceRemoved => {
+            SessionError::PasswordRefused
+        }
+        other => other,
+    }
+}
+
+async fn keep_token(client: &Client, token: String) -> Result<(), SessionError> {
+    let kept = client.state_store().set_custom_value(TOKEN_KEY, token.into_bytes()).await;
+    kept.map(drop).map_err(|error| SessionError::Volume { problem: error.to_string() })
+}
+
+/// The client of the device in the session file, without asking the homeserver.
+pub(super) async fn restore(settings: &Settings, file: &SessionFile) -> Result<Client, SessionError> {
+    let client = open(settings, file.number, &file.device_id).await?;
+    client.encryption().wait_for_e2ee_initialization_tasks().await;
+    Ok(client)
+}
+
+/// Like [`restore`], for a device that the homeserver may not know any more.
+pub(super) async fn open(
+    settings: &Settings,
+    number: u32,
+    device: &DeviceId,
+) -> Result<Client, SessionError> {
+    if !has_store(&folder(settings, number)) {
+        return Err(SessionError::Volume { problem: "the crypto store is gone".to_owned() });
+    }
+    let client = build(settings, number).await?;
+    let token = client
+        .state_store()
+        .get_custom_value(TOKEN_KEY)
+        .await
+        .map_err(|error| SessionError::Volume { problem: error.to_string() })?
+        .and_then(|token| String::from_utf8(token).ok())
+        .ok_or_else(|| SessionError::Volume { problem: "the crypto store holds no token".to_owned() })?;
+    let user_id = RumaUserId::parse(settings.user.as_str())
+        .map_err(|_| SessionError::Client { problem: "the user id is not one".to_owned() })?;
+    let session = MatrixSession {
+        meta: SessionMeta { user_id, device_id: OwnedDeviceId::from(device.as_str()) },
+        tokens: SessionTokens { access_token: token, refresh_token: None },
+    };
+    client
+        .matrix_auth()
+        .restore_session(session, RoomLoadSettings::default())
+        .await
+        .map_err(|error| classify(&error))?;
+    Ok(client)
+}
+
+pub(super) fn has_store(folder: &Path) -> bool {
+    folder.join("matrix-sdk-crypto.sqlite3").exists()
+}
+
+/// Takes the room keys of an older device's store over into the new one, so that nothing that the
+/// old device could decrypt is lost with it.
+pub(super) async fn take_over_keys(
+    settings: &Settings,
+    number: u32,
+    client: &Client,
+) -> Result<usize, SessionError> {
+    if !has_store(&folder(settings, number)) {
+        return Ok(0);
+    }
+    let device = format!("{}-{number}", settings.secrets.device_prefix);
+    let device = DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?;
+    let old = open(settings, number, &device).await?;
+    let export = settings.data_dir.join("keys.export");
+    let passphrase = SecretString::from(store_passphrase(settings));
+    let exported =
+        old.encryption().export_room_keys(export.clone(), passphrase.expose_secret(), |_| true).await;
+    exported.map_err(|error| classify(&error))?;
+    let imported = client.encryption().import_room_keys(export.clone(), passphrase.expose_secret()).await;
+    std::fs::remove_file(&export).map_err(|error| volume("cannot remove the key export", &error))?;
+    imported
+        .map(|result| result.imported_count)
+        .map_err(|error| SessionError::Client { problem: error.to_string().chars().take(200).collect() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn device_numbers_are_read_from_our_devices_only() {
+        let device = |id: &str| DeviceId::parse(id).unwrap();
+        assert_eq!(number_of("EMS-ab", &device("EMS-ab-12")), Some(12));
+        assert_eq!(number_of("EMS-ab", &device("EMS-abc-12")), None);
+        assert_eq!(number_of("EMS-ab", &device("EMS-ab-x")), None);
+        assert_eq!(number_of("EMS-ab", &device("JKLMNO")), None);
+    }
+}
