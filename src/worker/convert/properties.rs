@@ -69,7 +69,7 @@ fn hostile_event() -> impl Strategy<Value = String> {
                 event["state_key"] = tail.clone().into();
             }
             let text = event.to_string();
-            if surrogates { text.replace("body", "bo\\ud800dy\\udc00") } else { text + &tail }
+            if surrogates { text.replace("body", "bo\\ud800dy\\udc00") } else { text + tail.as_str() }
         },
     )
 }
