@@ -22,4 +22,5 @@ pub mod kube_util;
 pub mod lifecycle;
 pub mod store;
 pub mod telemetry;
+pub mod trail;
 pub mod worker;

@@ -1,5 +1,8 @@
 //! The trail's database as a trait; the only implementation with sqlx is in `pg`.
 
+pub mod derive;
+pub mod pg;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 

@@ -8,3 +8,7 @@ mod fake_ssa;
 mod operator_kube_util;
 #[cfg(test)]
 mod operator_lease;
+#[cfg(test)]
+mod postgres;
+#[cfg(test)]
+mod store_append;

@@ -1,0 +1,143 @@
+//! What the worker reads: single records, cursors, pending events.
+
+use jiff_sqlx::Timestamp as SqlTimestamp;
+use sqlx::{PgPool, types::Uuid};
+
+use super::{continuity::inconsistent, map, prepare::SourceKey};
+use crate::{
+    domain::{
+        EventId, RoomId,
+        filter::StoredRecord,
+        record::{Relation, Trust},
+    },
+    store::{PendingEvent, StoreError, derive},
+    trail::content,
+};
+
+/// Columns of a record as the queries here and in the reader select them.
+pub(super) type RecordRow = (i64, i64, SqlTimestamp, SqlTimestamp, Vec<u8>);
+
+pub(super) fn record(row: RecordRow) -> Result<StoredRecord, StoreError> {
+    let (seq, epoch, recorded_at, occurred_at, bytes) = row;
+    let content = content::decode(&bytes)
+        .map_err(|error| inconsistent("content", format!("record {seq} cannot be decoded: {error}")))?;
+    Ok(StoredRecord {
+        seq,
+        epoch,
+        recorded_at: recorded_at.to_jiff(),
+        occurred_at: occurred_at.to_jiff(),
+        content: Some(content),
+    })
+}
+
+pub(super) async fn by_source(pool: &PgPool, hash: Uuid) -> Result<Option<StoredRecord>, StoreError> {
+    let row: Option<RecordRow> = sqlx::query_as(
+        "SELECT c.seq, e.epoch, e.recorded_at, c.occurred_at, c.content
+         FROM source s
+         JOIN envelope e ON e.seq = s.seq
+         JOIN content c ON c.seq = s.seq AND c.category = e.category
+         WHERE s.hash = $1",
+    )
+    .bind(hash)
+    .fetch_optional(pool)
+    .await
+    .map_err(map)?;
+    row.map(record).transpose()
+}
+
+pub(super) async fn latest_version(
+    pool: &PgPool,
+    key: &SourceKey,
+    event_id: &EventId,
+) -> Result<Option<StoredRecord>, StoreError> {
+    let Some(original) = original(pool, key, event_id).await? else { return Ok(None) };
+    let Some(author) = original.content.as_ref().map(|content| content.actor.clone()) else {
+        return Ok(Some(original));
+    };
+    let relation = Relation::new("event", event_id.as_str(), "replaces");
+    // By time of occurrence, as clients choose: backfill records old edits after newer ones.
+    let rows: Vec<RecordRow> = sqlx::query_as(
+        "SELECT c.seq, e.epoch, e.recorded_at, c.occurred_at, c.content
+         FROM content c JOIN envelope e ON e.seq = c.seq
+         WHERE c.relations @> ARRAY[$1] AND c.actor = $2
+         ORDER BY c.occurred_at DESC, c.seq DESC LIMIT 10",
+    )
+    .bind(derive::relation_key(&relation))
+    .bind(derive::key(author.id()))
+    .fetch_all(pool)
+    .await
+    .map_err(map)?;
+    for row in rows {
+        let edit = record(row)?;
+        let readable = edit.content.as_ref().is_some_and(|content| {
+            content.trust != Trust::Undecryptable
+                && content.actor == author
+                && content.relations.contains(&relation)
+        });
+        if readable {
+            return Ok(Some(edit));
+        }
+    }
+    Ok(Some(original))
+}
+
+/// The record of an event's plaintext, or else of the event as it was received.
+async fn original(
+    pool: &PgPool,
+    key: &SourceKey,
+    event_id: &EventId,
+) -> Result<Option<StoredRecord>, StoreError> {
+    for kind in ["plaintext", "event"] {
+        if let Some(found) = by_source(pool, key.hash(&format!("matrix:{kind}:{event_id}"))).await? {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
+}
+
+pub(super) async fn cursor(pool: &PgPool, name: &str) -> Result<Option<String>, StoreError> {
+    let value: Option<Vec<u8>> = sqlx::query_scalar("SELECT value FROM cursor WHERE name = $1")
+        .bind(derive::key(name))
+        .fetch_optional(pool)
+        .await
+        .map_err(map)?;
+    value
+        .map(|bytes| String::from_utf8(bytes).map_err(|_| inconsistent("cursor", "value is not UTF-8")))
+        .transpose()
+}
+
+pub(super) async fn pending(
+    pool: &PgPool,
+    room: Option<&RoomId>,
+    limit: u32,
+) -> Result<Vec<PendingEvent>, StoreError> {
+    let rows: Vec<(String, String, Vec<u8>, String)> = sqlx::query_as(
+        "SELECT event_id, room_id, raw, reason FROM pending
+         WHERE $1::text IS NULL OR room_id = $1 ORDER BY added LIMIT $2",
+    )
+    .bind(room.map(RoomId::as_str))
+    .bind(i64::from(limit))
+    .fetch_all(pool)
+    .await
+    .map_err(map)?;
+    rows.into_iter()
+        .map(|(event_id, room_id, raw, reason)| {
+            let wrong = |problem: String| inconsistent("pending", problem);
+            Ok(PendingEvent {
+                event_id: EventId::parse(event_id).map_err(|error| wrong(error.to_string()))?,
+                room_id: RoomId::parse(room_id).map_err(|error| wrong(error.to_string()))?,
+                raw: String::from_utf8(raw).map_err(|_| wrong("event is not UTF-8".to_owned()))?,
+                reason,
+            })
+        })
+        .collect()
+}
+
+pub(super) async fn pending_totals(pool: &PgPool) -> Result<Vec<(String, u64)>, StoreError> {
+    let rows: Vec<(String, i64)> =
+        sqlx::query_as("SELECT reason, count(*) FROM pending GROUP BY reason ORDER BY reason")
+            .fetch_all(pool)
+            .await
+            .map_err(map)?;
+    Ok(rows.into_iter().map(|(reason, count)| (reason, u64::try_from(count).unwrap_or(0))).collect())
+}
