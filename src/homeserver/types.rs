@@ -1,0 +1,105 @@
+//! What is said to and heard from a homeserver.
+
+use secrecy::SecretString;
+
+use crate::domain::{DeviceId, Localpart, RoomId, UserId};
+
+/// An account as the admin API shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// The user.
+    pub user_id: UserId,
+    /// Is a server admin.
+    pub admin: bool,
+    /// Is deactivated.
+    pub deactivated: bool,
+    /// Is locked.
+    pub locked: bool,
+    /// `bot`, `support` or nothing.
+    pub user_type: Option<String>,
+    /// Display name.
+    pub display_name: Option<String>,
+    /// The identifier under the auth provider [`OWNERSHIP_PROVIDER`], by which an account proves
+    /// that this product made it, and for which custom resource identity.
+    pub ownership: Option<String>,
+}
+
+/// Name of the auth provider whose `external_id` marks accounts that this product made.
+pub const OWNERSHIP_PROVIDER: &str = "ems-bots";
+
+/// How to make an account.
+#[derive(Debug, Clone)]
+pub struct NewAccount<'a> {
+    /// Its localpart.
+    pub localpart: &'a Localpart,
+    /// Its password.
+    pub password: &'a SecretString,
+    /// Make it a server admin.
+    pub admin: bool,
+    /// Display name.
+    pub display_name: &'a str,
+    /// Ownership mark. Unique on the homeserver: two accounts cannot have the same one.
+    pub ownership: &'a str,
+}
+
+/// A session at the homeserver.
+#[derive(Debug, Clone)]
+pub struct Session {
+    /// Whose.
+    pub user_id: UserId,
+    /// Its device, if it has one.
+    pub device_id: Option<DeviceId>,
+    /// Its token.
+    pub access_token: SecretString,
+}
+
+/// A room as the listing of the admin API shows it. Name and encryption of a new room can be
+/// missing for some milliseconds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RoomListing {
+    /// The room.
+    pub room_id: RoomId,
+    /// Its creator if that is a local user, else `None`.
+    pub creator: Option<String>,
+    /// Joined users of this server.
+    pub joined_local_members: u64,
+    /// All joined users.
+    pub joined_members: u64,
+    /// Room version.
+    pub version: Option<String>,
+    /// `invite`, `public`, ...
+    pub join_rules: Option<String>,
+    /// `m.space` for spaces.
+    pub room_type: Option<String>,
+    /// Encryption algorithm.
+    pub encryption: Option<String>,
+    /// Number of current state events; changes when the state does (cheap sign of change).
+    pub state_events: u64,
+}
+
+/// One current state event of a room.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StateEvent {
+    /// Its identifier.
+    pub event_id: String,
+    /// The state event that it replaced, if the homeserver says so.
+    pub replaces: Option<String>,
+    /// Type.
+    pub event_type: String,
+    /// State key.
+    pub state_key: String,
+    /// Sender.
+    pub sender: String,
+    /// Content.
+    pub content: serde_json::Value,
+}
+
+/// A way to log in that the homeserver offers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoginFlow {
+    /// `m.login.password`, `m.login.token`, `m.login.sso`, ...
+    pub kind: String,
+    /// For `m.login.token`: an existing session can get a token for another one
+    /// (`login_via_existing_session`).
+    pub get_login_token: bool,
+}
