@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import time
 
-from . import binaries, cluster, image, node, postgres, product
-from .base import REPO, StepError, note, sh, step, succeeds
-from .synapse import REQUIREMENTS
+from . import binaries, cluster, node, postgres, product
+from .base import REPO, StepError, note, sh, step
 from .service_common import python_environment
+from .synapse import REQUIREMENTS
 
 _GENERATED = {"crds": ("crds",)}
 
@@ -19,7 +19,9 @@ def check() -> None:
     with step("check"):
         product.cargo("format", "fmt", "--all", "--check")
         _check_commit_hygiene()
-        product.cargo("lints", "clippy", "--locked", "--quiet", "--all-targets", "--all-features", "--", "-D", "warnings")
+        product.cargo(
+            "lints", "clippy", "--locked", "--quiet", "--all-targets", "--all-features", "--", "-D", "warnings"
+        )
         product.cargo(
             "API documentation",
             *("doc", "--locked", "--quiet", "--no-deps", "--document-private-items"),
@@ -36,7 +38,9 @@ def _check_commit_hygiene() -> None:
     """Nothing that belongs to the cache or to one machine is in the checkout."""
     with step("no build products in the checkout"):
         tracked = sh(["git", "ls-files"], cwd=REPO).splitlines()
-        wrong = [name for name in tracked if "node_modules/" in name or "__pycache__/" in name or name.startswith(".dev/")]
+        wrong = [
+            name for name in tracked if "node_modules/" in name or "__pycache__/" in name or name.startswith(".dev/")
+        ]
         if wrong:
             raise StepError("build products are tracked", "\n".join(wrong), "git rm --cached them")
 

@@ -35,13 +35,16 @@ def talk(client: MatrixClient, homeserver: Synapse, bots: list[str], marker: str
         note(f"{user} signed in with matrix-js-sdk at the public URL")
     alice, bob = PEOPLE
     bob_id = f"@{bob}:{homeserver.options.server_name}"
-    wishes = [
+    wishes: list[tuple[str, dict[str, object], str]] = [
         ("public room", {"name": "Town square", "preset": "public_chat"}, "the market opens at nine"),
         ("encrypted room", {"name": "Board", "encrypted": True, "invite": [bob_id]}, "the merger is off"),
-        ("encrypted direct chat", {"encrypted": True, "isDirect": True, "invite": [bob_id],
-                                   "preset": "trusted_private_chat"}, "lunch at noon"),
+        (
+            "encrypted direct chat",
+            {"encrypted": True, "isDirect": True, "invite": [bob_id], "preset": "trusted_private_chat"},
+            "lunch at noon",
+        ),
     ]
-    rooms = []
+    rooms: list[Room] = []
     for title, options, words in wishes:
         with step(f"a {title}"):
             room = _text(client.call("createRoom", user=alice, **options), "room")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import secrets
 import shutil
 import time
 import urllib.request
-from pathlib import Path
+from dataclasses import replace
 
 from . import binaries, cluster, conversation, postgres, product
 from .base import REPO, STATE, StepError, note, sh, step, wait_until, write
@@ -91,13 +92,7 @@ def _metrics_urls() -> dict[str, str]:
 
 def _write_env(server: Synapse, database: postgres.TenantDb, metrics: dict[str, str]) -> str:
     """`.dev/env`, which a person can source. Returns the reader's database URL."""
-    binary = Path(product.cargo_environment()["CARGO_TARGET_DIR"]) / "debug"
-    roles = product.kubectl_json("get", "secret", "auditbot-database-roles", "--namespace", NAMESPACE)["data"]
-    assert isinstance(roles, dict)
-    reader = sh(
-        [binary / "ems-bots", "audit", "reader-url", "--schema", "auditbot"],
-        env={"DATABASE_URL": database.url(), "READER_PASSWORD": _decode(str(roles["reader-password"]))},
-    ).strip()
+    reader = reader_url(database, NAMESPACE, "auditbot")
     values = {
         "KUBECONFIG": str(cluster.kubeconfig_path()),
         "NAMESPACE": NAMESPACE,
@@ -109,9 +104,18 @@ def _write_env(server: Synapse, database: postgres.TenantDb, metrics: dict[str, 
         "METRICS_URLS": " ".join(metrics.values()),
     }
     lines = [f"export {key}='{value}'" for key, value in values.items()]
-    lines.append(f'export PATH="{binaries.tools()}:{binary}:$PATH"')
+    lines.append(f'export PATH="{binaries.tools()}:{product.binary().parent}:$PATH"')
     write(ENV_FILE, "\n".join(lines) + "\n", 0o600)
     return reader
+
+
+def reader_url(database: postgres.TenantDb, namespace: str, bot: str) -> str:
+    """URL with which a person reads the trail of a bot: the role that may select and nothing else."""
+    roles = product.kubectl_json("get", "secret", f"{bot}-database-roles", "--namespace", namespace)["data"]
+    assert isinstance(roles, dict)
+    # As src/store/pg/names.rs makes it: roles belong to the whole server, so the database is part of the name.
+    name = f"{bot}_{hashlib.sha256(database.name.encode()).hexdigest()[:8]}_reader"
+    return replace(database, user=name, password=_decode(str(roles["reader-password"]))).url()
 
 
 def _decode(text: str) -> str:
@@ -154,7 +158,7 @@ def _power(server: Synapse, room: str, name: str) -> tuple[str, int]:
 
 
 def _show_search(rooms: list[conversation.Room], marker: str, reader: str) -> None:
-    binary = Path(product.cargo_environment()["CARGO_TARGET_DIR"]) / "debug" / "ems-bots"
+    binary = product.binary()
 
     def search(text: str, *more: str) -> str:
         return sh(
@@ -183,7 +187,12 @@ def _show_status(resource: dict[str, object]) -> None:
 
 
 def _show_metrics(metrics: dict[str, str]) -> None:
-    wanted = ("ems_bots_operator_leader", "ems_bots_operator_bots", "ems_bots_worker_records_total", "ems_bots_worker_rooms")
+    wanted = (
+        "ems_bots_operator_leader",
+        "ems_bots_operator_bots",
+        "ems_bots_worker_records_total",
+        "ems_bots_worker_rooms",
+    )
     with step("a few metrics"):
         for name, url in metrics.items():
             with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=10) as answer:

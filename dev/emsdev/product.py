@@ -31,8 +31,13 @@ def _forget_other_checkout(target: Path) -> None:
     mark = target / ".checkout"
     if mark.exists() and mark.read_text() == str(REPO):
         return
-    for file in (REPO / "src" / "lib.rs", REPO / "src" / "main.rs", *(REPO / "tests").glob("*.rs"),
-                 *(REPO / "tests").glob("*/main.rs"), *(REPO / "benches").glob("*.rs")):
+    for file in (
+        REPO / "src" / "lib.rs",
+        REPO / "src" / "main.rs",
+        *(REPO / "tests").glob("*.rs"),
+        *(REPO / "tests").glob("*/main.rs"),
+        *(REPO / "benches").glob("*.rs"),
+    ):
         file.touch()
     target.mkdir(parents=True, exist_ok=True)
     mark.write_text(str(REPO))
@@ -55,10 +60,15 @@ def cargo(title: str, *arguments: str, env: dict[str, str] | None = None, timeou
             )
 
 
-def build() -> Path:
-    """The binary `ems-bots`."""
-    cargo("build ems-bots", "build", "--locked", "--quiet")
+def binary() -> Path:
+    """Where cargo puts the binary of the development profile."""
     return Path(cargo_environment()["CARGO_TARGET_DIR"]) / "debug" / "ems-bots"
+
+
+def build() -> Path:
+    """The binary, up to date."""
+    cargo("build ems-bots", "build", "--locked", "--quiet")
+    return binary()
 
 
 def kubectl(*arguments: str, stdin: str | None = None, timeout: float = 120) -> str:
@@ -109,9 +119,9 @@ def uninstall() -> None:
 
 def bring_up() -> str:
     """The cluster with this checkout's operator installed. Returns the image's name."""
-    binary = build()
+    program = build()
     cluster.up()
-    name = image.ensure(binary)
+    name = image.ensure(program)
     install(name)
     return name
 
@@ -185,6 +195,8 @@ def _readiness(item: dict[str, object]) -> tuple[bool, str]:
     name = f"{item['kind']} {metadata['name']}"
     if known.get("Ready", ("",))[0] == "True":
         return True, name
-    failing = [f"{kind} ({reason})" for kind, (state, reason, _) in known.items() if state != "True" and kind != "Ready"]
+    failing = [
+        f"{kind} ({reason})" for kind, (state, reason, _) in known.items() if state != "True" and kind != "Ready"
+    ]
     failing = [one for one in failing if not one.startswith(("Suspended", "Paused"))]
     return False, f"{name} waits for {', '.join(failing) or 'the operator'}"
