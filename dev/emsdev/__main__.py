@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import binaries, checks, cluster, demo, dns, image, services
+from . import bench, binaries, checks, cluster, demo, dns, image, services
 from .base import BRIDGE_IP, REPO, StepError
 
 _TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or REPO / "target")
@@ -107,6 +107,10 @@ def _add_project(commands: Commands) -> None:
     generate = command(
         commands, "generate", "write the generated files", lambda arguments: checks.generate(arguments.check)
     )
+    figures = command(
+        commands, "bench", "the figures of docs/performance.md", lambda arguments: bench.run(arguments.idle_seconds)
+    )
+    figures.add_argument("--idle-seconds", type=int, default=600)
     generate.add_argument("--check", action="store_true", help="write nothing; fail if one is not up to date")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .base import note, step
 from .matrix_client import MatrixClient
@@ -35,7 +36,7 @@ def talk(client: MatrixClient, homeserver: Synapse, bots: list[str], marker: str
         note(f"{user} signed in with matrix-js-sdk at the public URL")
     alice, bob = PEOPLE
     bob_id = f"@{bob}:{homeserver.options.server_name}"
-    wishes: list[tuple[str, dict[str, object], str]] = [
+    wishes: list[tuple[str, dict[str, Any], str]] = [
         ("public room", {"name": "Town square", "preset": "public_chat"}, "the market opens at nine"),
         ("encrypted room", {"name": "Board", "encrypted": True, "invite": [bob_id]}, "the merger is off"),
         (

@@ -1,0 +1,226 @@
+"""`make bench`: the figures of docs/performance.md, measured on the local cluster. Prints them; writes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import statistics
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from . import cluster, image, postgres, product
+from .base import STATE, StepError, note, step, wait_until, write
+from .conversation import PEOPLE
+from .demo import reader_url
+from .matrix_client import MatrixClient
+from .synapse import Synapse
+
+NAMESPACE = "bench"
+_ROUNDS = 5
+_MESSAGES = 200
+_IDLE_SECONDS = 600
+_POLICY = """
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - level: Metadata
+    verbs: [create, update, patch, delete, deletecollection]
+  - level: None
+"""
+
+
+def run(idle_seconds: int = _IDLE_SECONDS) -> None:
+    product.bring_up()
+    server = Synapse("bench")
+    server.up()
+    database = postgres.create_tenant_database("bench")
+    _namespace()
+    product.tenant_secrets(NAMESPACE, server, database)
+    figures: dict[str, str] = {}
+    with step(f"custom resource applied to Ready, both bots, {_ROUNDS} times"):
+        times = [_time_to_ready(server, number) for number in range(_ROUNDS)]
+        figures["applied to Ready, both bots"] = f"median {statistics.median(times):.1f} s of {_seconds(times)}"
+    bot = f"auditbot{_ROUNDS - 1}"
+    with step(f"{_MESSAGES} encrypted messages"):
+        sent = _message_latencies(server, reader_url(database, NAMESPACE, bot), bot)
+        figures["message sent to searchable"] = _percentiles(sent)
+    with step("resident memory and size"):
+        for name, megabytes in _resident().items():
+            figures[f"resident memory of {name}"] = f"{megabytes:.0f} MB"
+        archive = image.archive_for(product.binary())
+        figures["image (development profile)"] = f"{archive.stat().st_size / 1e6:.0f} MB"
+    with step(f"writes to the API server in {idle_seconds} idle seconds"):
+        for who, count in sorted(_idle_writes(idle_seconds).items()):
+            figures[f"idle writes: {who}"] = str(count)
+    product.kubectl("delete", "adminbots,auditbots", "--all", "--namespace", NAMESPACE, timeout=300)
+    product.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+    server.wipe()
+    for name, value in figures.items():
+        print(f"{name:45} {value}")
+
+
+def _namespace() -> None:
+    product.kubectl("create", "namespace", NAMESPACE)
+    account = f"{product.SYSTEM_NAMESPACE}:ems-bots"
+    binding = ("create", "rolebinding", "ems-bots", "--namespace", NAMESPACE)
+    product.kubectl(*binding, "--clusterrole", "ems-bots-tenant", "--serviceaccount", account)
+
+
+def _bot(kind: str, server: Synapse, number: int) -> dict[str, object]:
+    """A bot with an account and a schema of its own, so that each round starts from nothing."""
+    name = f"{kind.lower()}{number}"
+    homeserver = {
+        "serverName": server.options.server_name,
+        "url": server.pod_internal_url,
+        "publicURL": server.pod_public_url,
+        "plan": "Gold",
+    }
+    return {
+        "apiVersion": "ems.element.io/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {"homeserver": homeserver, "username": name, "database": {"schema": name}},
+    }
+
+
+def _time_to_ready(server: Synapse, number: int) -> float:
+    if number > 0:
+        product.kubectl("delete", "adminbots,auditbots", "--all", "--namespace", NAMESPACE, timeout=300)
+    bots = [_bot(kind, server, number) for kind in ("AdminBot", "AuditBot")]
+    text = "\n---\n".join(json.dumps(bot) for bot in bots)
+    product.kubectl("apply", "--server-side", "--filename", "-", stdin=text)
+    started = time.monotonic()
+    product.kubectl(
+        *("wait", "--namespace", NAMESPACE, "--for=condition=Ready", "--timeout=180s"),
+        *(f"{bot['kind']}/{bot['metadata']['name']}".lower() for bot in bots),  # type: ignore[index]
+        timeout=200,
+    )
+    seconds = time.monotonic() - started
+    note(f"round {number + 1}: {seconds:.1f} s")
+    return seconds
+
+
+class _Sql:
+    """One session that stays open: starting psql takes longer than what is measured."""
+
+    def __init__(self, url: str) -> None:
+        self._process = subprocess.Popen(
+            ["psql", "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"],
+            env={**os.environ, "PGSERVICEFILE": "/dev/null", **_pg_environment(url)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            bufsize=1,
+        )
+
+    def number(self, query: str) -> int:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(query + ";\n")
+        line = self._process.stdout.readline()
+        if not line:
+            raise StepError("the database answers nothing", query, "see the lines above")
+        return int(line)
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+
+
+def _pg_environment(url: str) -> dict[str, str]:
+    """The parts of a URL as psql's variables: a password does not belong on a command line."""
+    credentials, _, place = url.removeprefix("postgresql://").rpartition("@")
+    user, _, password = credentials.partition(":")
+    address, _, name = place.partition("/")
+    host, _, port = address.partition(":")
+    return {"PGUSER": user, "PGPASSWORD": password, "PGHOST": host, "PGPORT": port, "PGDATABASE": name}
+
+
+def _message_latencies(server: Synapse, url: str, bot: str) -> list[float]:
+    """Seconds from the call that sends a message to its being found by a search in the trail."""
+    alice = PEOPLE[0]
+    _, password, _ = server.register_user(alice)
+    latencies = []
+    sql = _Sql(url)
+    with MatrixClient() as client:
+        client.call("login", user=alice, password=password, homeserver=server.host_public_url)
+        made = client.call("createRoom", user=alice, name="Latency", encrypted=True)
+        assert isinstance(made, dict)
+        room = made["room"]
+        target = f"@{bot}:{server.options.server_name}"
+        client.call("waitForMember", user=alice, room=room, target=target, membership="join")
+        for number in range(_MESSAGES):
+            word = f"w{secrets.token_hex(6)}"
+            query = f"SELECT count(*) FROM {bot}.content WHERE words @@ to_tsquery('simple', '{word}')"
+            started = time.monotonic()
+            client.call("send", user=alice, room=room, body=f"message {number} {word}")
+            wait_until(lambda query=query: sql.number(query) > 0, 30, f"{word} in the trail", interval=0.005)  # type: ignore[misc]
+            latencies.append(time.monotonic() - started)
+    sql.close()
+    return latencies
+
+
+def _percentiles(values: list[float]) -> str:
+    ordered = sorted(values)
+
+    def at(share: float) -> float:
+        return ordered[min(len(ordered) - 1, int(share * len(ordered)))] * 1000
+
+    return f"p50 {at(0.5):.0f} ms, p99 {at(0.99):.0f} ms, max {ordered[-1] * 1000:.0f} ms of {len(ordered)}"
+
+
+def _seconds(values: list[float]) -> str:
+    return ", ".join(f"{value:.1f}" for value in values)
+
+
+def _resident() -> dict[str, float]:
+    """The largest resident set of each process of ours, in MB, by subcommand."""
+    largest: dict[str, float] = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0") if entry.name.isdigit() else []
+            if len(words) < 2 or not words[0].endswith(b"/ems-bots"):
+                continue
+            status = (entry / "status").read_text()
+        except OSError:
+            continue  # it ended while we looked
+        kilobytes = int(status.split("VmRSS:")[1].split()[0])
+        name = words[1].decode()
+        largest[name] = max(largest.get(name, 0.0), kilobytes / 1000)
+    return largest
+
+
+def _idle_writes(seconds: int) -> Counter[str]:
+    """Writes by user and resource while nobody does anything, as the API server's audit log counts them."""
+    policy, log = STATE / "audit-policy.yaml", STATE / "audit.log"
+    write(policy, _POLICY)
+    log.unlink(missing_ok=True)
+    cluster.set_apiserver_flags([f"--audit-policy-file={policy}", f"--audit-log-path={log}"])
+    try:
+        time.sleep(60)  # what the restart of the API server caused is over
+        start = log.stat().st_size if log.exists() else 0
+        _wait(seconds, lambda left: note(f"{left} s left"))
+        counts: Counter[str] = Counter()
+        with log.open() as lines:
+            lines.seek(start)
+            for line in lines:
+                event = json.loads(line)
+                user, object_ = event["user"]["username"], event.get("objectRef", {})
+                if "ems-bots" in user or "bot" in user:
+                    resource = "/".join(filter(None, (object_.get("resource"), object_.get("subresource"))))
+                    counts[f"{user.removeprefix('system:serviceaccount:')} {event['verb']} {resource}"] += 1
+        return counts
+    finally:
+        cluster.set_apiserver_flags([])
+
+
+def _wait(seconds: int, tell: Callable[[int], None]) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        tell(int(left))
+        time.sleep(min(left, 120))
