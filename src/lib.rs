@@ -4,7 +4,7 @@
 //! `tests/architecture.rs`):
 //!
 //! - [`domain`]: pure types;
-//! - `crd`: the custom resources;
+//! - [`crd`]: the custom resources;
 //! - `kube_util`: server-side apply, conditions, leader election; knows nothing of bots;
 //! - `homeserver`: the port to a homeserver's admin API and its implementations;
 //! - `coverage`: which room needs what next;
@@ -16,6 +16,7 @@
 #![recursion_limit = "256"]
 
 pub mod cli;
+pub mod crd;
 pub mod domain;
 pub mod homeserver;
 pub mod kube_util;

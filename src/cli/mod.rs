@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod completions;
+pub mod crds;
 
 /// Gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.
 #[derive(Debug, Parser)]
@@ -26,6 +27,8 @@ Exit codes:
 enum Command {
     /// Print a completion script for a shell.
     Completions(completions::Args),
+    /// Print the definitions of the custom resources.
+    Crds(crds::Args),
 }
 
 impl Cli {
@@ -33,6 +36,7 @@ impl Cli {
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Completions(args) => completions::run(&args, &mut Self::command()),
+            Command::Crds(args) => crds::run(&args),
         }
     }
 }
