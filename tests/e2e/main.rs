@@ -11,5 +11,16 @@
     reason = "tests fail by panicking"
 )]
 
-#[expect(dead_code, unused_imports, reason = "each test module uses a part of it")]
+#[expect(dead_code, reason = "each test module uses a part of it")]
 mod support;
+
+mod conversation;
+mod deletion;
+mod faults_database;
+mod faults_homeserver;
+mod faults_identity;
+mod idle;
+mod provisioning;
+mod recovery;
+mod security;
+mod tenants;

@@ -91,3 +91,29 @@ impl Drop for Client {
         let _ = self.process.wait();
     }
 }
+
+impl Client {
+    /// Signs in as a bot on a device of its own with nothing but password and phrase, as a person
+    /// does in Element Web; the session is called `session`.
+    pub fn recover_as_bot(
+        &mut self,
+        session: &str,
+        synapse: &Synapse,
+        account: &std::collections::BTreeMap<String, String>,
+        phrase: &str,
+    ) -> Value {
+        self.call(
+            "recoverWithPhrase",
+            json!({"user": account["username"], "session": session, "password": account["password"],
+                "homeserver": synapse.host_public_url, "phrase": phrase, "timeoutMs": 60_000}),
+        )
+    }
+
+    /// Bodies of the readable messages of a room, and how many are not readable.
+    pub fn read_room(&mut self, session: &str, room: &str) -> (Vec<String>, u64) {
+        let read = self.call("readRoom", json!({"user": session, "room": room, "limit": 200}));
+        let events = read["events"].as_array().unwrap().clone();
+        let bodies = events.iter().filter_map(|event| event["body"].as_str().map(str::to_owned)).collect();
+        (bodies, read["failures"].as_u64().unwrap())
+    }
+}

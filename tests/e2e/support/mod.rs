@@ -1,9 +1,16 @@
 //! What the end-to-end tests stand on: the development tools of `dev/run`, homeservers, clients,
 //! tenants with a namespace of their own.
 
+pub mod actions;
 pub mod client;
+pub mod gate;
+pub mod leaks;
+pub mod scene;
 pub mod services;
+pub mod sql;
 pub mod tenant;
+pub mod trail;
+pub mod writes;
 
 use std::{
     future::Future,
@@ -11,8 +18,11 @@ use std::{
 };
 
 pub use client::Client;
+pub use gate::{Act, Gate, Rule};
+pub use scene::Scene;
 pub use services::{Database, Synapse};
 pub use tenant::Tenant;
+pub use trail::Trail;
 
 /// Installs the TLS implementation that every test needs; harmless to repeat.
 pub fn init() {

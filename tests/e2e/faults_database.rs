@@ -1,0 +1,208 @@
+//! What can be wrong with a database: at the start, where the init container says it, and while
+//! the worker runs, where nothing may be lost.
+
+use std::{fs, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    Database, Scene, leaks,
+    sql::{copy_database, count, drop_database, offline, psql, sql, swap_database},
+    unique,
+    writes::writes_within,
+};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_fault_of_a_database_is_a_condition_that_says_what_to_do() {
+    let scene = Scene::set("dbfault", &[]).await;
+    let (limited, pooled) = (Database::limited(&unique("limited")), Database::pooled(&unique("pooled")));
+    let newer = Database::tenant(&unique("newer"));
+    let good = scene.database.secret.clone();
+    let but = |key: &str, value: &str| {
+        let mut secret = good.clone();
+        secret[key] = json!(value);
+        secret
+    };
+    let wrong_ca = json!({"ca.crt": self_signed()});
+    scene.tenant.secret("wrong-ca", &wrong_ca, &json!({})).await;
+    scene
+        .tenant
+        .secret("right-ca", &json!({"ca.crt": fs::read_to_string(&limited.ca_file).unwrap()}), &json!({}))
+        .await;
+    let faults: [(&str, Value, &[&str]); 6] = [
+        ("wrongpassword", but("password", "not-the-password-0123456789"), &["password"]),
+        ("closedport", but("port", "9"), &["10.244.0.1:9"]),
+        ("nodatabase", but("dbname", "no_such_database"), &["no_such_database"]),
+        ("limited", limited.secret.clone(), &["CREATE ROLE", "LOGIN"]),
+        ("pooled", pooled.secret.clone(), &["pool", "transaction"]),
+        ("wrongca", good.clone(), &["certificate"]),
+    ];
+    for (name, secret, _) in &faults {
+        scene.tenant.secret(&format!("db-{name}"), secret, &json!({})).await;
+        bot(&scene, name, if *name == "wrongca" { Some("wrong-ca") } else { None }).await;
+    }
+    println!("-- the private authority of the server is accepted; a schema newer than the program is not");
+    scene.tenant.secret("db-rightca", &good, &json!({})).await;
+    bot(&scene, "rightca", Some("right-ca")).await;
+    scene.tenant.secret("db-newer", &newer.secret, &json!({})).await;
+    bot(&scene, "newer", None).await;
+    for (name, _, words) in &faults {
+        let (reason, message) =
+            scene.tenant.wait_says("AuditBot", name, "DatabaseReady", "False", words).await;
+        println!("-- {name}: {reason}: {message}");
+        let ready = scene.tenant.condition("AuditBot", name, "Ready").await.unwrap();
+        assert_eq!(ready.0, "False", "{name}: {ready:?}");
+    }
+    scene.tenant.wait_ready("AuditBot", "rightca").await;
+    scene.tenant.wait_ready("AuditBot", "newer").await;
+
+    a_limited_owner_needs_the_printed_sql(&scene, &limited).await;
+    newer_than_the_program(&scene, &newer).await;
+    println!("-- 10 s of watching the faulty bots");
+    let written = writes_within(&scene.tenant.client, Duration::from_secs(10)).await;
+    let total: u64 = written.values().sum();
+    assert!(total <= 8, "at most one write a bot: {written:?}");
+    leaks::assert_no_secret_shows(&scene.tenant, &["not-the-password-0123456789"]).await;
+    println!("-- a password that is corrected is picked up");
+    scene.tenant.secret("db-wrongpassword", &good, &json!({})).await;
+    scene.tenant.wait_ready("AuditBot", "wrongpassword").await;
+    scene.end().await;
+}
+
+async fn bot(scene: &Scene, name: &str, ca: Option<&str>) {
+    let mut spec = json!({"username": name,
+        "database": {"schema": name, "secretRef": {"name": format!("db-{name}")}}});
+    if let Some(ca) = ca {
+        spec["database"]["caSecretRef"] = json!({"name": ca});
+    }
+    scene.tenant.bot("AuditBot", name, &scene.synapse, spec).await;
+}
+
+/// A certificate of an authority that signed nothing here.
+fn self_signed() -> String {
+    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout /dev/null -days 2 -subj /CN=stranger";
+    let done = std::process::Command::new("openssl").args(arguments.split(' ')).output().unwrap();
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// The database's administrator runs what the condition prints, and names the roles in Secrets.
+async fn a_limited_owner_needs_the_printed_sql(scene: &Scene, limited: &Database) {
+    let (_, _, message) = scene.tenant.condition("AuditBot", "limited", "DatabaseReady").await.unwrap();
+    let names: Vec<String> = message
+        .split("CREATE ROLE ")
+        .skip(1)
+        .map(|rest| rest.split([' ', ';']).next().unwrap().trim_matches('"').to_owned())
+        .collect();
+    assert!(names.len() >= 2, "writer and reader at least: {message}");
+    println!("-- limited: the administrator makes {names:?}");
+    for name in &names {
+        sql("postgres", &format!("CREATE ROLE \"{name}\" LOGIN PASSWORD 'made-by-the-administrator'"));
+    }
+    let mut spec = json!({"database": {}});
+    for (part, name) in ["writer", "reader"].iter().zip(&names) {
+        let secret = format!("role-{part}");
+        let data = json!({"username": name, "password": "made-by-the-administrator"});
+        scene.tenant.secret(&secret, &data, &json!({})).await;
+        spec["database"][part] = json!({"secretRef": {"name": secret}});
+    }
+    scene.tenant.patch_bot("AuditBot", "limited", json!({"spec": spec})).await;
+    scene.tenant.wait_ready("AuditBot", "limited").await;
+    assert!(count(&limited.name, "SELECT size FROM limited.head") > 0);
+    scene.tenant.delete_bot("AuditBot", "limited").await;
+    for name in &names {
+        sql(&limited.name, &format!("DROP OWNED BY \"{name}\""));
+        sql("postgres", &format!("DROP ROLE \"{name}\""));
+    }
+}
+
+async fn newer_than_the_program(scene: &Scene, newer: &Database) {
+    println!("-- newer: a later release has migrated the schema");
+    sql(
+        &newer.name,
+        "INSERT INTO newer._sqlx_migrations (version, description, success, checksum, execution_time)
+         VALUES (99999999, 'of a later release', true, '\\x00', 0)",
+    );
+    scene.tenant.kill_worker("auditbot-newer").await;
+    scene
+        .tenant
+        .wait_says("AuditBot", "newer", "DatabaseReady", "False", &["99999999", "newer version"])
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_worker_loses_nothing_with_its_database() {
+    let mut scene = Scene::set("dblive", &["alice", "bob"]).await;
+    scene.audit_bot().await;
+    let room = scene.room("alice", &["bob"], &["auditbot"], json!({"encrypted": true}));
+    let trail = scene.trail("auditbot").await;
+    scene.client.send("alice", &room, "with a database");
+    trail.wait_for_text("with a database").await;
+
+    println!("-- the database is gone for a while");
+    let name = scene.database.name.clone();
+    offline(&name, true);
+    scene.client.send("alice", &room, "without a database");
+    scene.tenant.wait_condition("AuditBot", "auditbot", "DatabaseReady", "False", "").await;
+    offline(&name, false);
+    trail.wait_for_text("without a database").await;
+    scene.tenant.wait_ready("AuditBot", "auditbot").await;
+
+    println!("-- the database cannot write");
+    sql("postgres", &format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = on"));
+    sql(
+        "postgres",
+        &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+    );
+    scene.client.send("alice", &room, "while it was read-only");
+    scene.tenant.wait_condition("AuditBot", "auditbot", "DatabaseReady", "False", "").await;
+    sql("postgres", &format!("ALTER DATABASE \"{name}\" RESET default_transaction_read_only"));
+    sql(
+        "postgres",
+        &format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"),
+    );
+    trail.wait_for_text("while it was read-only").await;
+    scene.tenant.wait_ready("AuditBot", "auditbot").await;
+
+    an_older_backup_is_not_appended_to(&mut scene, &room).await;
+    for text in ["with a database", "without a database", "while it was read-only", "after the backup"] {
+        assert_eq!(trail.count_text(text), 1, "{text:?} is recorded exactly once");
+    }
+    scene.end().await;
+}
+
+async fn an_older_backup_is_not_appended_to(scene: &mut Scene, room: &str) {
+    println!("-- the database is restored from an older backup");
+    let trail = scene.trail("auditbot").await;
+    let name = scene.database.name.clone();
+    let (backup, live) = (format!("{name}-backup"), format!("{name}-live"));
+    copy_database(&name, &backup);
+    scene.client.send("bob", room, "after the backup");
+    trail.wait_for_text("after the backup").await;
+    let size = count(&name, "SELECT size FROM auditbot.head");
+    // Promised is what was reported, and that is done at most once a minute.
+    crate::support::eventually("the point in the status", Duration::from_secs(90), || async {
+        let status = scene.tenant.status("AuditBot", "auditbot").await;
+        let reported = status["trail"]["size"].as_i64().unwrap_or(0);
+        if reported >= size { Ok(()) } else { Err(format!("{reported} of {size}")) }
+    })
+    .await;
+    swap_database(&name, &backup, &live);
+    let old = count(&name, "SELECT size FROM auditbot.head");
+    assert!(old < size);
+    scene.tenant.kill_worker("auditbot").await;
+    let words = &[old.to_string(), size.to_string()];
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let (reason, message) =
+        scene.tenant.wait_says("AuditBot", "auditbot", "DatabaseReady", "False", &words).await;
+    println!("   {reason}: {message}");
+    scene.client.send("bob", room, "while the old copy was there");
+    let status = scene.tenant.status("AuditBot", "auditbot").await;
+    assert!(status["trail"]["size"].as_i64().unwrap() >= size, "the promise stays: {status}");
+    assert_eq!(count(&name, "SELECT size FROM auditbot.head"), old, "nothing is appended to the old copy");
+    println!("-- the right one is back");
+    swap_database(&name, &live, &backup);
+    trail.wait_for_text("while the old copy was there").await;
+    scene.tenant.wait_ready("AuditBot", "auditbot").await;
+    drop_database(&backup);
+    psql(&trail.reader_url, "SELECT 1").unwrap();
+}

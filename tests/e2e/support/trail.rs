@@ -1,0 +1,107 @@
+//! A bot's audit trail as people read it: with `ems-bots audit search` in the reader's role.
+
+use std::{process::Command, time::Duration};
+
+use serde_json::Value;
+
+use super::{Database, Tenant, eventually};
+
+/// The program under test.
+pub const PROGRAM: &str = env!("CARGO_BIN_EXE_ems-bots");
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Trail {
+    pub reader_url: String,
+    pub schema: String,
+}
+
+/// Runs the program with these variables; exit code, standard output, standard error.
+pub fn ems_bots(arguments: &[&str], variables: &[(&str, &str)]) -> (i32, String, String) {
+    let done = Command::new(PROGRAM)
+        .args(arguments)
+        .env_remove("DATABASE_URL")
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the program starts");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (done.status.code().unwrap_or(-1), text(done.stdout), text(done.stderr))
+}
+
+impl Trail {
+    /// Of the bot whose children's names begin with `base`.
+    pub async fn of(tenant: &Tenant, database: &Database, base: &str, schema: &str) -> Self {
+        let roles =
+            tenant.secret_data(&format!("{base}-database-roles")).await.expect("roles were generated");
+        let (code, out, error) = ems_bots(
+            &["audit", "reader-url", "--schema", schema],
+            &[("DATABASE_URL", &database.host_url), ("READER_PASSWORD", &roles["reader-password"])],
+        );
+        assert_eq!(code, 0, "reader-url: {error}");
+        Self { reader_url: out.trim().to_owned(), schema: schema.to_owned() }
+    }
+
+    /// One search; fails with what the program said.
+    pub fn try_search(&self, arguments: &[&str]) -> Result<Vec<Value>, (i32, String)> {
+        let mut all = vec!["audit", "search"];
+        all.extend(arguments);
+        all.extend(["--schema", &self.schema, "--output", "json"]);
+        let (code, out, error) = ems_bots(&all, &[("DATABASE_URL", &self.reader_url)]);
+        if code != 0 {
+            return Err((code, error));
+        }
+        let records = serde_json::Deserializer::from_str(&out).into_iter::<Value>();
+        Ok(records
+            .map(|one| one.unwrap_or_else(|error| panic!("search printed no JSON: {error}: {out}")))
+            .collect())
+    }
+
+    pub fn search(&self, arguments: &[&str]) -> Vec<Value> {
+        self.try_search(arguments).unwrap_or_else(|error| panic!("audit search {arguments:?}: {error:?}"))
+    }
+
+    /// Waits until a search finds a record that fits; returns it.
+    pub async fn wait_for(&self, arguments: &[&str], what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        eventually(&format!("record of {what}"), Duration::from_mins(1), || async {
+            let found = self.search(arguments);
+            match found.iter().find(|record| fits(record)) {
+                Some(record) => Ok(record.clone()),
+                None => Err(format!("{} records of {arguments:?}, none such: {found:#?}", found.len())),
+            }
+        })
+        .await
+    }
+
+    /// Waits for the message with exactly this text.
+    pub async fn wait_for_text(&self, text: &str) -> Value {
+        self.wait_for(&[text], text, |record| record["text"] == text).await
+    }
+
+    /// How many records have exactly this text.
+    pub fn count_text(&self, text: &str) -> usize {
+        let found = self.search(&[text, "--limit", "100"]);
+        found.iter().filter(|record| record["text"] == text && !is_ciphertext(record)).count()
+    }
+}
+
+fn is_ciphertext(record: &Value) -> bool {
+    record["trust"] == "undecryptable"
+}
+
+/// Whether a record has a relation of this kind, identifier and role.
+pub fn relates(record: &Value, kind: &str, id: &str, role: &str) -> bool {
+    let wanted = serde_json::json!({"kind": kind, "id": id, "role": role});
+    record["relations"].as_array().is_some_and(|all| all.contains(&wanted))
+}
+
+/// Before and after of the change at this path.
+pub fn change(record: &Value, path: &str) -> Option<(Value, Value)> {
+    let changes = record["changes"].as_array()?;
+    let found = changes.iter().find(|change| change["path"] == path)?;
+    Some((found["before"].clone(), found["after"].clone()))
+}
+
+/// Identifier of the actor.
+pub fn actor(record: &Value) -> &str {
+    record["actor"]["id"].as_str().unwrap_or_default()
+}
