@@ -66,7 +66,7 @@ def run(idle_seconds: int = _IDLE_SECONDS) -> None:
 
 def _namespace() -> None:
     product.kubectl("create", "namespace", NAMESPACE)
-    account = f"{product.SYSTEM_NAMESPACE}:ems-bots"
+    account = f"{product.SYSTEM_NAMESPACE}:ems-bots-operator"
     binding = ("create", "rolebinding", "ems-bots", "--namespace", NAMESPACE)
     product.kubectl(*binding, "--clusterrole", "ems-bots-tenant", "--serviceaccount", account)
 

@@ -16,9 +16,9 @@ from .base import REPO, STATE, StepError, note, sh, step, wait_until, write
 from .matrix_client import MatrixClient
 from .synapse import Synapse, all_names
 
-NAMESPACE = "acme"
-SERVER_NAME = "acme.example"
-NAME = "acme"
+NAMESPACE = "tenant-example"
+SERVER_NAME = "tenant.example"
+NAME = "demo"
 ENV_FILE = REPO / ".dev" / "env"
 _KINDS = {"adminbot": "adminbots", "auditbot": "auditbots"}
 
@@ -55,13 +55,12 @@ def _bot_id(name: str) -> str:
 
 def _apply_tenant(server: Synapse, database: postgres.TenantDb) -> None:
     """The manifests of examples/tenant, with the addresses of this machine's homeserver in place of the example's."""
-    files = sorted((REPO / "examples" / "tenant").glob("*.yaml"))
-    if not files:
-        raise StepError("examples/tenant has no manifests", "the checkout is not complete", "git status")
-    product.kubectl("apply", "--filename", str(files[0]))
+    folder = REPO / "examples" / "tenant"
+    for name in ("namespace", "operator-access", "people-access"):
+        product.kubectl("apply", "--filename", str(folder / f"{name}.yaml"))
     product.tenant_secrets(NAMESPACE, server, database)
-    for file in files:
-        text = file.read_text()
+    for name in _KINDS:
+        text = (folder / f"{name}.yaml").read_text()
         for example, real in _addresses(server).items():
             text = text.replace(example, real)
         product.kubectl("apply", "--filename", "-", stdin=text)
@@ -69,8 +68,8 @@ def _apply_tenant(server: Synapse, database: postgres.TenantDb) -> None:
 
 def _addresses(server: Synapse) -> dict[str, str]:
     return {
-        "http://synapse.acme.svc:8008": server.pod_internal_url,
-        "https://matrix.acme.example": server.pod_public_url,
+        "http://synapse.tenant-example.svc.cluster.local:8008": server.pod_internal_url,
+        "https://matrix.tenant.example": server.pod_public_url,
     }
 
 

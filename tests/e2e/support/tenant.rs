@@ -42,7 +42,7 @@ impl Tenant {
         self.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
             "metadata": {"name": "ems-bots", "namespace": self.namespace},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ems-bots-tenant"},
-            "subjects": [{"kind": "ServiceAccount", "name": "ems-bots", "namespace": system_namespace()}]}))
+            "subjects": [{"kind": "ServiceAccount", "name": "ems-bots-operator", "namespace": system_namespace()}]}))
             .await;
     }
 
