@@ -44,8 +44,7 @@ async fn the_phrase_secret_is_deleted(scene: &Scene) {
     let kept = secrets.get("auditbot-backup-phrase").await.unwrap();
     secrets.delete("auditbot-backup-phrase", &DeleteParams::default()).await.unwrap();
     let words = &["auditbot-backup-phrase", "restore"];
-    let (reason, message) =
-        scene.tenant.wait_says("AuditBot", "auditbot", "EncryptionReady", "False", words).await;
+    let (reason, message) = scene.tenant.wait_says("AuditBot", "auditbot", "Ready", "False", words).await;
     println!("   {reason}: {message}");
     assert!(secrets.get_opt("auditbot-backup-phrase").await.unwrap().is_none(), "no second phrase is made");
     println!("-- an altered one is noticed");
@@ -58,7 +57,7 @@ async fn the_phrase_secret_is_deleted(scene: &Scene) {
     secrets.create(&PostParams::default(), &altered).await.unwrap();
     scene
         .tenant
-        .wait_says("AuditBot", "auditbot", "EncryptionReady", "False", &["auditbot-backup-phrase", "phrase"])
+        .wait_says("AuditBot", "auditbot", "Ready", "False", &["auditbot-backup-phrase", "another phrase"])
         .await;
     println!("-- and the right one put back");
     secrets.delete("auditbot-backup-phrase", &DeleteParams::default()).await.unwrap();

@@ -53,6 +53,7 @@ impl Trail {
         let records = serde_json::Deserializer::from_str(&out).into_iter::<Value>();
         Ok(records
             .map(|one| one.unwrap_or_else(|error| panic!("search printed no JSON: {error}: {out}")))
+            .map(flat)
             .collect())
     }
 
@@ -82,6 +83,15 @@ impl Trail {
         let found = self.search(&[text, "--limit", "100"]);
         found.iter().filter(|record| record["text"] == text && !is_ciphertext(record)).count()
     }
+}
+
+/// What was recorded, with the record's number and times beside it.
+fn flat(mut record: Value) -> Value {
+    let mut flat = record["content"].take();
+    for key in ["seq", "epoch", "recorded_at", "occurred_at"] {
+        flat[key] = record[key].take();
+    }
+    flat
 }
 
 fn is_ciphertext(record: &Value) -> bool {
