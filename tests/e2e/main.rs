@@ -16,6 +16,7 @@ mod support;
 
 mod conversation;
 mod deletion;
+mod examples;
 mod faults_database;
 mod faults_homeserver;
 mod faults_identity;

@@ -87,7 +87,7 @@ impl Tenant {
         self.api_of(&object).patch(&name, &parameters, &Patch::Apply(&object)).await
     }
 
-    fn api_of(&self, object: &DynamicObject) -> Api<DynamicObject> {
+    pub fn api_of(&self, object: &DynamicObject) -> Api<DynamicObject> {
         let types = object.types.as_ref().unwrap();
         let (group, version) = types.api_version.split_once('/').unwrap_or(("", &types.api_version));
         let gvk = kube::core::GroupVersionKind::gvk(group, version, &types.kind);
