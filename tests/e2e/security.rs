@@ -10,13 +10,18 @@ use kube::{
     Api, Client,
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 
 use crate::support::{
     Gate, Scene, Tenant,
-    tenant::{merge, system_namespace},
+    services::repository,
+    tenant::{OPERATOR, merge, system_namespace},
     unique,
 };
+
+/// Namespace and name of the account that dev/cluster/values.yaml gives to billing.
+const BILLING: &str = "billing";
 
 fn refused<T: std::fmt::Debug>(what: &str, done: kube::Result<T>) {
     match done {
@@ -34,7 +39,7 @@ async fn the_operators_token_opens_no_namespace_that_did_not_opt_in() {
     let closed = Tenant::create(&unique("closed"), false).await;
     closed.secret("treasure", &json!({"value": "gold"}), &json!({})).await;
     let open = Tenant::create(&unique("open"), true).await;
-    let operator = closed.client_as(&system_namespace(), "ems-bots").await;
+    let operator = closed.client_as(&system_namespace(), OPERATOR).await;
     println!("-- directly");
     let secrets: Api<Secret> = Api::namespaced(operator.clone(), &closed.namespace);
     refused("get a Secret", secrets.get("treasure").await);
@@ -104,7 +109,7 @@ async fn through_others(operator: &Client, namespace: &str) {
     let request = object(json!({"metadata": {}, "spec": {"audiences": []}}));
     refused("a token", accounts.create_token_request("default", &PostParams::default(), &request).await);
     let wide = json!({"rules": [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get"]}]});
-    for role in ["ems-bots", "ems-bots-tenant", "ems-bots-operator"] {
+    for role in ["ems-bots-operator", "ems-bots-tenant", "cluster-admin"] {
         let cluster: Api<ClusterRole> = Api::all(operator.clone());
         refused(
             &format!("a patch of ClusterRole {role}"),
@@ -116,7 +121,7 @@ async fn through_others(operator: &Client, namespace: &str) {
 fn binding(role: &str) -> Value {
     json!({"metadata": {"name": "thief"},
         "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-        "subjects": [{"kind": "ServiceAccount", "name": "ems-bots", "namespace": system_namespace()}]})
+        "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": system_namespace()}]})
 }
 
 fn pod() -> Value {
@@ -182,26 +187,21 @@ async fn a_workers_token(scene: &Scene) {
 
 /// Billing's account, as the tenant's template binds it.
 async fn billing(scene: &Scene) {
-    println!("-- billing: a ServiceAccount with the chart's ClusterRole");
+    println!("-- billing: the ServiceAccount that the chart's values name");
     let tenant = &scene.tenant;
-    let billing_ns = Tenant::create(&unique("billing"), false).await;
-    billing_ns
+    // A running demo has it too, so it stays.
+    let office = Tenant::create(BILLING, false).await;
+    office
         .apply(&json!({"apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": {"name": "ems-billing", "namespace": billing_ns.namespace}}))
+            "metadata": {"name": BILLING, "namespace": BILLING}}))
         .await;
-    tenant
-        .apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "ems-billing", "namespace": tenant.namespace},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ems-bots-billing"},
-            "subjects": [{"kind": "ServiceAccount", "name": "ems-billing", "namespace": billing_ns.namespace}]}))
-        .await;
-    let billing = Tenant {
-        namespace: tenant.namespace.clone(),
-        client: tenant.client_as(&billing_ns.namespace, "ems-billing").await,
-    };
-    println!("-- it creates what was bought, and it becomes Ready");
-    billing.bot("AdminBot", "adminbot", &scene.synapse, json!({})).await;
+    let billing =
+        Tenant { namespace: tenant.namespace.clone(), client: tenant.client_as(BILLING, BILLING).await };
+    println!("-- it orders what was bought, as examples/billing/order.yaml does, and it becomes Ready");
+    tenant.delete_bot("AuditBot", "auditbot").await;
+    order(scene, &billing).await;
     tenant.wait_ready("AdminBot", "adminbot").await;
+    tenant.wait_ready("AuditBot", "auditbot").await;
     println!("-- it reads no Secret");
     refused("Secrets", billing.api::<Secret>().list(&ListParams::default()).await);
     refused("a Secret", billing.api::<Secret>().get("ems-bots-homeserver").await);
@@ -235,7 +235,34 @@ async fn billing(scene: &Scene) {
     refused("the status", bots.patch_status("adminbot", &PatchParams::default(), &status).await);
     nothing_is_sent_for_billing(scene, &billing).await;
     bots.delete("adminbot", &DeleteParams::default()).await.expect("what is not paid for is removed");
-    billing_ns.remove().await;
+}
+
+/// The example with this test's addresses in place of the example's.
+async fn order(scene: &Scene, billing: &Tenant) {
+    let text = std::fs::read_to_string(repository().join("examples/billing/order.yaml")).unwrap();
+    for document in serde_yaml::Deserializer::from_str(&text) {
+        let mut bot = Value::deserialize(document).unwrap();
+        bot["metadata"]["namespace"] = json!(billing.namespace);
+        let home = &mut bot["spec"]["homeserver"];
+        home["serverName"] = json!(scene.synapse.server_name);
+        home["url"] = json!(scene.synapse.pod_url);
+        home["publicURL"] = json!(scene.synapse.pod_public_url);
+        billing.apply(&bot).await;
+    }
+    println!("-- what names a Secret is refused");
+    for (what, spec) in [
+        ("a credential", json!({"homeserver": {"adminApi": {"accessToken": {"name": "x", "key": "y"}}}})),
+        ("a database", json!({"database": {"secretRef": {"name": "x"}}})),
+        ("a proxy", json!({"worker": {"proxy": {"url": "http://evil.example"}}})),
+    ] {
+        let mut bot = json!({"apiVersion": "ems.element.io/v1alpha1", "kind": "AuditBot",
+            "metadata": {"name": "another", "namespace": billing.namespace},
+            "spec": {"username": "another", "homeserver": {"serverName": scene.synapse.server_name,
+                "url": scene.synapse.pod_url, "plan": "Gold"}}});
+        merge(&mut bot["spec"], spec);
+        let error = billing.try_apply(&bot).await.expect_err(what).to_string();
+        assert!(error.contains("billing cannot"), "{what}: {error}");
+    }
 }
 
 /// A bot of billing's that points to a server of the attacker's gets no Secret.

@@ -18,6 +18,9 @@ pub struct Tenant {
     pub client: Client,
 }
 
+/// The operator's `ServiceAccount`.
+pub const OPERATOR: &str = "ems-bots-operator";
+
 /// The namespace in which the operator runs.
 pub fn system_namespace() -> String {
     std::env::var("EMS_TEST_SYSTEM_NAMESPACE").unwrap_or_else(|_| "ems-bots-system".to_owned())
@@ -38,11 +41,12 @@ impl Tenant {
         tenant
     }
 
+    /// Lets the operator work in the namespace, as examples/tenant does it.
     pub async fn opt_in(&self) {
         self.apply(&json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding",
-            "metadata": {"name": "ems-bots", "namespace": self.namespace},
+            "metadata": {"name": "ems-bots-tenant", "namespace": self.namespace},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "ems-bots-tenant"},
-            "subjects": [{"kind": "ServiceAccount", "name": "ems-bots-operator", "namespace": system_namespace()}]}))
+            "subjects": [{"kind": "ServiceAccount", "name": OPERATOR, "namespace": system_namespace()}]}))
             .await;
     }
 
