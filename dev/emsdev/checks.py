@@ -28,7 +28,7 @@ def check() -> None:
             env={"RUSTDOCFLAGS": "-D warnings"},
         )
         postgres.up()
-        tools = {"HELM": str(binaries.helm() / "helm"), "TEST_DATABASE_URL": postgres.admin_url()}
+        tools = {"HELM": str(binaries.helm() / "helm"), **postgres.test_environment()}
         # The unit tests, the import rules, and the integration tests, which compare the generated files too.
         product.cargo("unit and integration tests", "test", "--locked", "--quiet", env=tools)
     note(f"check took {time.monotonic() - started:.0f} s")
@@ -78,7 +78,7 @@ def _end_to_end() -> None:
             "HELM": str(binaries.helm() / "helm"),
             "EMS_TEST_IMAGE": name,
             "EMS_TEST_SYSTEM_NAMESPACE": product.SYSTEM_NAMESPACE,
-            "TEST_DATABASE_URL": postgres.admin_url(),
+            **postgres.test_environment(),
         }
         # One at a time: each brings up homeservers and pods of its own, and two cores are all there is.
         product.cargo(

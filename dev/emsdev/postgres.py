@@ -114,6 +114,17 @@ def admin_url() -> str:
     return f"postgresql://{_USER}:{quote(password)}@{LOOPBACK}:{PORT}/postgres"
 
 
+def test_environment() -> dict[str, str]:
+    """What the integration tests want to know, as environment variables; starts what they need."""
+    up()
+    pgbouncer_up(TenantDb("postgres", _USER, "", False))
+    return {
+        "TEST_DATABASE_URL": admin_url(),
+        "TEST_DATABASE_CA_FILE": str(CA_FILE),
+        "TEST_PGBOUNCER_PORT": str(BOUNCER_PORT),
+    }
+
+
 def create_tenant_database(name: str) -> TenantDb:
     """A database and its owner, who may create roles but is no superuser. Again: the same one."""
     return _ensure_database(name, "CREATEROLE")

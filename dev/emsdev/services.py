@@ -63,6 +63,12 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         database, "admin-url", _postgres_admin_url, "the superuser's URL as plain text; with --json as {url}"
     )
     url.set_defaults(plain="url")
+    _command(
+        database,
+        "test-environment",
+        lambda a: {"exports": "\n".join(f"export {k}={v}" for k, v in postgres.test_environment().items())},
+        'what the integration tests want to know: eval "$(dev/run postgres test-environment)"',
+    ).set_defaults(plain="exports")
     _named(
         database,
         "tenant",

@@ -4,8 +4,10 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+pub mod audit;
 pub mod completions;
 pub mod crds;
+pub mod migrate;
 
 /// Gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.
 #[derive(Debug, Parser)]
@@ -25,6 +27,10 @@ Exit codes:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Search the audit trail of a bot.
+    Audit(audit::Args),
+    /// Bring schema, partitions and roles of a trail up to date, as the owner of the database.
+    Migrate(migrate::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
     /// Print the definitions of the custom resources.
@@ -35,6 +41,8 @@ impl Cli {
     /// Runs the chosen subcommand.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
+            Command::Audit(args) => audit::run(args).await,
+            Command::Migrate(args) => migrate::run(args).await,
             Command::Completions(args) => completions::run(&args, &mut Self::command()),
             Command::Crds(args) => crds::run(&args),
         }

@@ -77,7 +77,7 @@ pub fn relation_key(relation: &Relation) -> String {
 
 /// The text with what Postgres cannot store replaced.
 pub fn storable(text: &str) -> String {
-    text.replace('\0', "\u{fffd}")
+    text.replace('\0', " ")
 }
 
 /// Everything of a record that a person would search for by its words.

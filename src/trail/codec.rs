@@ -43,10 +43,10 @@ impl Writer {
     pub(super) fn length(&mut self, value: usize) {
         let mut rest = value;
         while rest >= 0x80 {
-            self.0.push((rest & 0x7f) as u8 | 0x80);
+            self.0.push(rest.to_le_bytes()[0] | 0x80);
             rest >>= 7;
         }
-        self.0.push((rest & 0x7f) as u8);
+        self.0.push(rest.to_le_bytes()[0]);
     }
 
     pub(super) fn text(&mut self, value: &str) {

@@ -12,3 +12,13 @@ mod operator_lease;
 mod postgres;
 #[cfg(test)]
 mod store_append;
+#[cfg(test)]
+mod store_cli;
+#[cfg(test)]
+mod store_endpoint;
+#[cfg(test)]
+mod store_hostile;
+#[cfg(test)]
+mod store_roles;
+#[cfg(test)]
+mod store_search;

@@ -31,8 +31,7 @@ fn admin_options() -> PgConnectOptions {
         let _installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     });
     let url = std::env::var("TEST_DATABASE_URL").expect(
-        "TEST_DATABASE_URL is not set: give the URL of a superuser, for example \
-         TEST_DATABASE_URL=$(dev/run postgres admin-url)",
+        "TEST_DATABASE_URL is not set (the URL of a superuser); run: eval \"$(dev/run postgres test-environment)\"",
     );
     PgConnectOptions::from_str(&url).expect("TEST_DATABASE_URL is a URL")
 }

@@ -7,7 +7,7 @@ use ems_bots::{
         record::{Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust},
         trail::TrailPoint,
     },
-    store::{AuditReader as _, AuditStore as _, Batch, PendingEvent, StoreError, pg::Role},
+    store::{AuditReader as _, AuditStore as _, Batch, PendingEvent, StoreError},
 };
 use jiff::Timestamp;
 use serde_json::json;
@@ -385,7 +385,6 @@ async fn rows_of_a_month_without_partition_wait_in_the_default_one_and_are_moved
     .await
     .unwrap();
     assert_eq!(places, [("content_2_201103".to_owned(),), ("subject_2_201103".to_owned(),)]);
-    let _as_writer = database.as_role(Role::Writer).await;
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use super::{SchemaName, map};
 use crate::store::StoreError;
 
 /// How long a statement may take before the server ends it.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+const STATEMENT_TIMEOUT: Duration = Duration::from_mins(1);
 /// How long a statement may wait for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long connecting may take, and how long to wait for a free connection.

@@ -57,13 +57,13 @@ pub(super) fn map(error: Error) -> StoreError {
         // The database does not exist, or may not be connected to.
         "3D000" | "42501" if is_connect(&boxed) => StoreError::Login(boxed),
         code if code.starts_with("28") => StoreError::Login(boxed),
-        // Insufficient resources except memory and connections; read-only; an I/O error of the disk.
+        // A read-only server, a full disk, an I/O error of the disk.
         "53100" | "25006" | "58030" => StoreError::Full(boxed),
-        "53200" | "53300" | "53400" => StoreError::Unavailable(boxed),
-        // Cancelled by a timeout, serialisation, deadlock, lock not available: all pass by themselves.
-        "57014" | "40001" | "40P01" | "55P03" => StoreError::Unavailable(boxed),
-        // Shutting down, starting up, connection exceptions.
-        code if code.starts_with("57") || code.starts_with("08") => StoreError::Unavailable(boxed),
+        // Connections, memory, shutting down or starting up, timeouts, serialisation, deadlocks, locks:
+        // all pass by themselves.
+        code if ["08", "40", "53", "55", "57"].iter().any(|class| code.starts_with(class)) => {
+            StoreError::Unavailable(boxed)
+        }
         _ => StoreError::Query(boxed),
     }
 }

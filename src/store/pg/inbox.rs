@@ -59,6 +59,9 @@ impl PgInbox {
     }
 }
 
+/// Number, writer, counter, body and MAC.
+type InboxRow = (i64, String, i64, Vec<u8>, Vec<u8>);
+
 /// Reads the oldest messages. What is not authentic or cannot be decoded is recorded as just that,
 /// so that nothing blocks the inbox and nothing disappears from it unseen.
 pub(super) async fn read(
@@ -66,7 +69,7 @@ pub(super) async fn read(
     key: Option<&SecretString>,
     limit: u32,
 ) -> Result<Vec<InboxItem>, StoreError> {
-    let rows: Vec<(i64, String, i64, Vec<u8>, Vec<u8>)> =
+    let rows: Vec<InboxRow> =
         sqlx::query_as("SELECT id, writer, counter, body, mac FROM inbox ORDER BY id LIMIT $1")
             .bind(i64::from(limit))
             .fetch_all(pool)
@@ -81,7 +84,7 @@ pub(super) async fn read(
         let draft = match decoded {
             // The number in the inbox is what makes the message unique, whatever it says itself.
             Some(draft) => RecordDraft { source_id, ..draft },
-            None => refused(authentic, id, source_id, &body),
+            None => refused(authentic, id, &source_id, &body),
         };
         InboxItem { id, draft }
     });
@@ -89,7 +92,7 @@ pub(super) async fn read(
 }
 
 /// The record of a message that is not recorded as what it claims to be.
-fn refused(authentic: bool, id: i64, source_id: String, body: &[u8]) -> RecordDraft {
+fn refused(authentic: bool, id: i64, source_id: &str, body: &[u8]) -> RecordDraft {
     let (action, reason) = if authentic {
         ("inbox.unreadable", "message in the inbox cannot be decoded")
     } else {

@@ -12,7 +12,9 @@ fn hmac(key: &[u8], data: &[&[u8]]) -> [u8; 32] {
     // HMAC takes keys of any length, so the error cannot occur; an all-zero result would only make a
     // verifier that fits no password.
     let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return [0; 32] };
-    data.iter().for_each(|part| mac.update(part));
+    for part in data {
+        mac.update(part);
+    }
     mac.finalize().into_bytes().into()
 }
 

@@ -25,7 +25,7 @@ use crate::{
 /// A sequencer appends, looks up and lists what is pending at the same time, not more.
 const POOL: u32 = 4;
 /// Longer than the server's own timeout of a statement: for a network that swallows packets.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_mins(2);
 
 /// What a writer needs besides its endpoint.
 #[derive(Debug)]
@@ -153,7 +153,7 @@ impl PgStore {
         prepared: &mut [Prepared],
     ) -> Result<usize, StoreError> {
         let mut emptied = 0;
-        let mut suspects = vec![0..prepared.len()];
+        let mut suspects: Vec<_> = std::iter::once(0..prepared.len()).collect();
         while let Some(range) = suspects.pop() {
             match append::write(&self.pool, sequencer, batch, prepared, Some(range.clone())).await {
                 Ok(_) => {}
