@@ -51,6 +51,24 @@ fn tidy(schema: &mut Value, foreign: bool) {
 /// The definition as a YAML document, without the leading separator.
 pub(super) fn yaml(crd: &CustomResourceDefinition) -> Result<String, serde_yaml::Error> {
     // By way of JSON values: their maps are sorted, so that the text depends on nothing else.
-    let json = serde_json::to_value(crd).map_err(<serde_yaml::Error as serde::ser::Error>::custom)?;
+    let mut json = serde_json::to_value(crd).map_err(<serde_yaml::Error as serde::ser::Error>::custom)?;
+    whole_numbers(&mut json);
     serde_yaml::to_string(&json)
+}
+
+/// Bounds are floating-point numbers in the type, but `0.0` comes back from an API server as `0`,
+/// which whoever compares the two takes for a change.
+fn whole_numbers(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let text = number.to_string();
+            let whole = text.strip_suffix(".0").and_then(|digits| digits.parse::<i64>().ok());
+            if let Some(whole) = whole {
+                *number = whole.into();
+            }
+        }
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        _ => {}
+    }
 }

@@ -1,9 +1,17 @@
 //! Integration tests: one binary, since every test binary links the SDK, SQLite and TLS.
 
 #[cfg(test)]
+mod chart;
+#[cfg(test)]
+mod crd_schema;
+#[cfg(test)]
+mod examples;
+#[cfg(test)]
 mod fake_api;
 #[cfg(test)]
 mod fake_ssa;
+#[cfg(test)]
+mod generated;
 #[cfg(test)]
 mod operator_kube_util;
 #[cfg(test)]
