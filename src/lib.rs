@@ -21,6 +21,7 @@ pub mod domain;
 pub mod homeserver;
 pub mod kube_util;
 pub mod lifecycle;
+pub mod operator;
 pub mod store;
 pub mod telemetry;
 pub mod trail;

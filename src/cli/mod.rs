@@ -8,6 +8,7 @@ pub mod audit;
 pub mod completions;
 pub mod crds;
 pub mod migrate;
+pub mod operator;
 
 /// Gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ enum Command {
     Completions(completions::Args),
     /// Print the definitions of the custom resources.
     Crds(crds::Args),
+    /// Work for every AdminBot and AuditBot of the cluster.
+    Operator(operator::Args),
 }
 
 impl Cli {
@@ -45,6 +48,7 @@ impl Cli {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Completions(args) => completions::run(&args, &mut Self::command()),
             Command::Crds(args) => crds::run(&args),
+            Command::Operator(args) => operator::run(args).await,
         }
     }
 }

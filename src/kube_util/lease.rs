@@ -66,7 +66,7 @@ pub enum Loss {
 pub struct Elector {
     api: Api<Lease>,
     config: LeaseConfig,
-    now: fn() -> Timestamp,
+    now: Box<dyn Fn() -> Timestamp + Send + Sync>,
     seen: Option<Seen>,
     renewed: Option<Instant>,
 }
@@ -96,17 +96,26 @@ pub enum Attempt {
 
 impl Elector {
     /// `now` is written into the lease for people to read; nothing is decided by it.
-    pub fn new(client: Client, config: LeaseConfig, now: fn() -> Timestamp) -> Self {
+    pub fn new(
+        client: Client,
+        config: LeaseConfig,
+        now: impl Fn() -> Timestamp + Send + Sync + 'static,
+    ) -> Self {
         let api = Api::namespaced(client, &config.namespace);
-        Self { api, config, now, seen: None, renewed: None }
+        Self { api, config, now: Box::new(now), seen: None, renewed: None }
     }
 
-    /// Waits until this candidate holds the lease.
-    pub async fn acquire(&mut self) {
+    /// Waits until this candidate holds the lease; `answered` is called whenever the API server
+    /// has answered.
+    pub async fn acquire(&mut self, answered: impl Fn()) {
         loop {
             match timeout(self.config.renew_deadline, self.attempt()).await {
-                Ok(Ok(Attempt::Held)) => return,
-                Ok(Ok(Attempt::HeldBy(_) | Attempt::Contended)) => {}
+                Ok(Ok(attempt)) => {
+                    answered();
+                    if attempt == Attempt::Held {
+                        return;
+                    }
+                }
                 Ok(Err(error)) => {
                     tracing::warn!(%error, detail = error.detail(), "cannot try for the lease");
                 }

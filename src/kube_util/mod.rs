@@ -17,3 +17,4 @@ pub mod watch;
 pub use apply::{Outcome, apply, apply_status};
 pub use create::{Created, create_or_read};
 pub use error::{Error, Result};
+pub use subset::quantity;

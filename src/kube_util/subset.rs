@@ -64,7 +64,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// A resource quantity in thousandths; `None` if it is not one or too big.
-pub(super) fn quantity(text: &str) -> Option<i128> {
+pub fn quantity(text: &str) -> Option<i128> {
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let factor: i128 = match suffix {

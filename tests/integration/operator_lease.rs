@@ -35,7 +35,7 @@ async fn a_lease_that_is_not_renewed_is_taken_after_its_duration() {
     let (mut a, mut b) = (candidate(&api, "a"), candidate(&api, "b"));
     assert_eq!(a.attempt().await.unwrap(), Attempt::Held);
     let start = Instant::now();
-    b.acquire().await;
+    b.acquire(|| ()).await;
     assert!(start.elapsed() >= Duration::from_secs(15), "not before the lease has run out");
     assert!(start.elapsed() < Duration::from_secs(20));
     assert_eq!(holder(&api).as_deref(), Some("b"));
@@ -90,7 +90,7 @@ async fn renewals_carry_the_resource_version() {
 async fn the_holder_goes_when_it_cannot_renew_in_time() {
     let api = FakeApi::default();
     let mut a = candidate(&api, "a");
-    a.acquire().await;
+    a.acquire(|| ()).await;
     let start = Instant::now();
     api.fault(500, usize::MAX, |_| true);
     assert_eq!(a.hold().await, Loss::NotRenewed(Duration::from_secs(10)));
@@ -101,7 +101,7 @@ async fn the_holder_goes_when_it_cannot_renew_in_time() {
 async fn the_holder_survives_a_short_outage() {
     let api = FakeApi::default();
     let mut a = candidate(&api, "a");
-    a.acquire().await;
+    a.acquire(|| ()).await;
     api.fault(500, 3, |_| true);
     assert!(timeout(Duration::from_mins(1), a.hold()).await.is_err(), "still holds it");
     assert_eq!(holder(&api).as_deref(), Some("a"));
@@ -111,7 +111,7 @@ async fn the_holder_survives_a_short_outage() {
 async fn the_holder_goes_when_another_has_taken_the_lease() {
     let api = FakeApi::default();
     let mut a = candidate(&api, "a");
-    a.acquire().await;
+    a.acquire(|| ()).await;
     api.edit("leases", "system", "operator", |lease| lease["spec"]["holderIdentity"] = "b".into());
     assert_eq!(a.hold().await, Loss::Taken("b".into()));
 }

@@ -1,0 +1,66 @@
+//! The apply step: writes every object that was built, and removes what is no longer built. (client)
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{PersistentVolumeClaim, Service, ServiceAccount},
+    networking::v1::NetworkPolicy,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::ResourceExt as _;
+
+use super::{
+    build::Resources,
+    context::Ctx,
+    error::Error,
+    labels::{FIELD_MANAGER, selector_query},
+    validate::Validated,
+};
+use crate::kube_util::{apply, orphans::delete_orphans};
+
+/// The workload as it is after the apply.
+#[derive(Debug, Clone)]
+pub struct Applied {
+    /// The workload.
+    pub stateful_set: StatefulSet,
+}
+
+/// Applies all objects. The order: rights before who uses them, the volume before the pod.
+pub async fn apply_resources(ctx: &Ctx, resources: Resources) -> Result<Applied, Error> {
+    let Resources { service_account, role, role_binding, network_policy, service, volume, stateful_set } =
+        resources;
+    let client = &ctx.client;
+    apply(client, FIELD_MANAGER, &service_account).await?;
+    apply(client, FIELD_MANAGER, &role).await?;
+    apply(client, FIELD_MANAGER, &role_binding).await?;
+    apply(client, FIELD_MANAGER, &network_policy).await?;
+    apply(client, FIELD_MANAGER, &service).await?;
+    apply(client, FIELD_MANAGER, &volume).await?;
+    let stateful_set = apply(client, FIELD_MANAGER, &stateful_set).await?.into_inner();
+    Ok(Applied { stateful_set })
+}
+
+/// Removes objects of this bot that an earlier release made under other names.
+pub async fn remove_orphans(ctx: &Ctx, bot: &Validated) -> Result<(), Error> {
+    let query = selector_query(bot.kind, &bot.name);
+    let keep = BTreeSet::from([bot.names.worker(), bot.names.worker_data()]);
+    let (client, namespace, owner) = (&ctx.client, bot.namespace.as_str(), bot.uid.as_str());
+    let mut removed = Vec::new();
+    removed.extend(delete_orphans::<StatefulSet>(client, namespace, &query, owner, &keep).await?);
+    removed.extend(delete_orphans::<Service>(client, namespace, &query, owner, &keep).await?);
+    removed.extend(delete_orphans::<NetworkPolicy>(client, namespace, &query, owner, &keep).await?);
+    removed.extend(delete_orphans::<RoleBinding>(client, namespace, &query, owner, &keep).await?);
+    removed.extend(delete_orphans::<Role>(client, namespace, &query, owner, &keep).await?);
+    removed.extend(delete_orphans::<ServiceAccount>(client, namespace, &query, owner, &keep).await?);
+    removed.extend(delete_orphans::<PersistentVolumeClaim>(client, namespace, &query, owner, &keep).await?);
+    if !removed.is_empty() {
+        tracing::info!(?removed, workload = bot.names.worker(), "removed objects that are no longer needed");
+    }
+    Ok(())
+}
+
+/// Whether the objects are for this bot and not one that had its name before.
+pub fn is_owned(stateful_set: &StatefulSet, uid: &str) -> bool {
+    stateful_set.owner_references().iter().any(|owner| owner.uid == uid)
+}

@@ -1,0 +1,163 @@
+//! What happens when a bot has changed: the one screen that everything else hangs on.
+
+use std::{sync::Arc, time::Duration};
+
+use kube::{
+    Resource, ResourceExt as _,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::controller::Action,
+};
+use tokio::time::Instant;
+
+use super::{
+    cleanup::{clean_up, metadata_only},
+    context::Ctx,
+    entropy::jitter,
+    error::Error,
+    labels::{FIELD_MANAGER, FINALIZER},
+    metrics::Outcome,
+    names::Names,
+    problem::explain,
+    provision::{Progress, complete, fingerprint, worker_only},
+    status::{self, Observed, types},
+};
+use crate::{
+    crd::{Bot, annotations},
+    domain::{Failure as _, Retry},
+    kube_util::{apply::add_finalizer, apply_status, conditions::is_true, events::Notice},
+};
+
+/// While a worker is not ready its pod is looked at this often: no watch tells why it is not.
+const POLL: Duration = Duration::from_secs(15);
+
+/// Reconciles one bot.
+pub async fn reconcile<B: Bot>(object: Arc<DeserializeGuard<B>>, ctx: Arc<Ctx>) -> Result<Action, Error> {
+    let started = Instant::now();
+    let result = match &object.0 {
+        Ok(bot) if bot.meta().deletion_timestamp.is_some() => clean_up(&ctx, bot.meta(), Some(bot)).await,
+        Err(invalid) if invalid.metadata.deletion_timestamp.is_some() => {
+            clean_up::<B>(&ctx, &invalid.metadata, None).await
+        }
+        Ok(bot) => reconcile_bot(bot, &ctx).await,
+        Err(invalid) => Ok(report_invalid::<B>(invalid, &ctx).await),
+    };
+    let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
+    ctx.metrics.reconciled(B::KIND, outcome, started.elapsed());
+    result
+}
+
+async fn reconcile_bot<B: Bot>(bot: &B, ctx: &Ctx) -> Result<Action, Error> {
+    if let Some(why) = paused(bot, ctx) {
+        return report_paused(bot, ctx, why).await;
+    }
+    add_finalizer(&ctx.client, FIELD_MANAGER, bot, FINALIZER).await?;
+    let names = Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default());
+    let mut progress = Progress::new();
+    let result = provision(bot, ctx, &names, &mut progress).await;
+    let is_ready = progress.worker.is_ready();
+    report(bot, ctx, progress, result.as_ref().err()).await?;
+    result?;
+    ctx.backoff.succeeded(&bot.uid().unwrap_or_default());
+    let resync = ctx.settings.resync;
+    let spread = resync.mul_f64(0.9 + 0.1 * jitter(ctx.entropy.as_ref()));
+    Ok(Action::requeue(if is_ready { spread } else { POLL.min(spread) }))
+}
+
+/// Only the worker has changed, or everything is to be looked at.
+async fn provision<B: Bot>(bot: &B, ctx: &Ctx, names: &Names, progress: &mut Progress) -> Result<(), Error> {
+    let uid = bot.uid().unwrap_or_default();
+    let max_age = ctx.settings.resync.mul_f64(0.9);
+    if let Some(last) = ctx.recent.complete(&uid, &fingerprint(bot), max_age)
+        && worker_only(ctx, bot, names, last, progress).await?
+    {
+        return Ok(());
+    }
+    complete(ctx, bot, names, progress).await
+}
+
+/// Writes the operator's share of the status if it differs, and tells people what happened.
+async fn report<B: Bot>(bot: &B, ctx: &Ctx, progress: Progress, error: Option<&Error>) -> Result<(), Error> {
+    let Progress { mut account, mut worker, facts, mut notices } = progress;
+    if let Some(error) = error {
+        ctx.recent.forget(&bot.uid().unwrap_or_default());
+        let (aspect, check) = explain(error, &bot.namespace().unwrap_or_default(), &ctx.settings);
+        if !matches!(error, Error::Waiting(_)) {
+            notices.push(warning(check.reason, check.message.clone()));
+        }
+        let before = (account.clone(), worker.clone());
+        (account, worker) = status::failed(aspect, check, bot.status(), worker);
+        if before.0.ok == Some(true) {
+            account = before.0;
+        }
+    }
+    let observed = Observed {
+        account,
+        worker,
+        paused: None,
+        suspend: bot.common().suspend,
+        without_effect: bot.fields_without_effect(),
+        facts,
+    };
+    let now = ctx.clock.now();
+    let new = status::compute(B::KIND, bot.meta().generation, bot.status(), &observed, now);
+    let was_ready = bot.status().is_some_and(|old| is_true(&old.conditions, types::READY));
+    if is_true(&new.conditions, types::READY) && !was_ready {
+        notices.push(Notice {
+            warning: false,
+            reason: "Ready",
+            action: "Reconcile",
+            note: "the bot works".to_owned(),
+        });
+    }
+    for notice in &notices {
+        ctx.events.publish(notice, &bot.object_ref(&())).await;
+    }
+    apply_status(&ctx.client, FIELD_MANAGER, bot, &new).await?;
+    Ok(())
+}
+
+fn paused<B: Bot>(bot: &B, ctx: &Ctx) -> Option<&'static str> {
+    if ctx.settings.paused {
+        Some("OperatorPaused")
+    } else {
+        bot.is_annotated(annotations::PAUSED).then_some("Annotated")
+    }
+}
+
+async fn report_paused<B: Bot>(bot: &B, ctx: &Ctx, why: &'static str) -> Result<Action, Error> {
+    let new = status::compute_paused(B::KIND, bot.meta().generation, bot.status(), why, ctx.clock.now());
+    apply_status(&ctx.client, FIELD_MANAGER, bot, &new).await?;
+    Ok(Action::await_change())
+}
+
+/// An object that was stored under another schema: nothing can be done but to say so.
+async fn report_invalid<B: Bot>(invalid: &InvalidObject, ctx: &Ctx) -> Action {
+    let problem: String = invalid.error.chars().filter(|c| !c.is_control()).take(300).collect();
+    let note = format!("the specification cannot be read: {problem}; correct it with kubectl edit");
+    let about = metadata_only::<B>(invalid.metadata.clone()).object_ref(&());
+    ctx.events.publish(&warning("InvalidSpec", note), &about).await;
+    Action::await_change()
+}
+
+fn warning(reason: &'static str, note: String) -> Notice {
+    Notice { warning: true, reason, action: "Reconcile", note }
+}
+
+/// When a bot is looked at again after an error.
+pub fn error_policy<B: Bot>(object: Arc<DeserializeGuard<B>>, error: &Error, ctx: Arc<Ctx>) -> Action {
+    ctx.metrics.failed(B::KIND, error.category());
+    let uid = object.uid().unwrap_or_default();
+    let random = jitter(ctx.entropy.as_ref());
+    let (delay, again) = match error.retry() {
+        // A watch will tell; the resync is for what no watch sees.
+        Retry::Never => (ctx.settings.resync.mul_f64(0.9 + 0.1 * random), false),
+        Retry::Backoff => (ctx.backoff.failed(&uid, random), true),
+        Retry::After(delay) => (delay.mul_f64(1.0 + 0.2 * random), true),
+    };
+    let (namespace, bot) = (object.namespace().unwrap_or_default(), object.name_any());
+    tracing::info!(
+        kind = B::KIND.slug(), namespace, bot, category = error.category(), again, delay = ?delay, %error,
+        "reconciliation did not complete"
+    );
+    Action::requeue(delay)
+}

@@ -1,0 +1,120 @@
+//! What the worker's workload is made of.
+
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use url::Url;
+
+use super::{ca, missing};
+use crate::{
+    crd::{
+        Bot,
+        common::{CaSecretRef, RoleRef, WorkerSpec},
+    },
+    kube_util::quantity,
+    operator::{dereference::Found, error::Problem, generated},
+};
+
+/// Port of Postgres where the Secret names none.
+const POSTGRES: u16 = 5432;
+
+/// A database role that was given because the owner may not create roles.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenRole {
+    /// Secret with `username` and `password`.
+    pub secret: String,
+}
+
+/// What the worker's workload is made of; every Secret in it exists and has its keys.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Secret of the database's owner.
+    pub database_secret: String,
+    /// That Secret has the key `port`.
+    pub database_has_port: bool,
+    /// Port of the database, for the network policy.
+    pub database_port: u16,
+    /// CA of the database.
+    pub database_ca: Option<CaSecretRef>,
+    /// Schema of the trail.
+    pub schema: String,
+    /// Given role that appends.
+    pub writer: Option<GivenRole>,
+    /// Given role that reads.
+    pub reader: Option<GivenRole>,
+    /// Given role that erases.
+    pub eraser: Option<GivenRole>,
+    /// Port of the homeserver, for the network policy.
+    pub homeserver_port: u16,
+    /// Port of the proxy, for the network policy.
+    pub proxy_port: Option<u16>,
+    /// `spec.worker`.
+    pub spec: WorkerSpec,
+    /// Size of the volume: what is wanted, or what there is if that is more.
+    pub storage: String,
+}
+
+pub(super) fn workload<B: Bot>(bot: &B, homeserver: &Url, found: &Found) -> Result<Workload, Problem> {
+    let common = bot.common();
+    let database = common.database;
+    let name = &database.secret_ref.name;
+    let keys = ["host", "port", "dbname", "username", "password"];
+    let secret = found.database.as_ref().ok_or_else(|| missing(name, &keys, Problem::worker))?;
+    for key in keys.into_iter().filter(|key| *key != "port") {
+        require(secret, name, key)?;
+    }
+    let port = generated::text(secret, "port");
+    let database_port = match &port {
+        None => POSTGRES,
+        Some(text) => secrecy::ExposeSecret::expose_secret(text).parse().map_err(|_| {
+            Problem::worker("SecretKeyInvalid", format!("key port of Secret {name} is not a port number"))
+        })?,
+    };
+    ca(database.ca_secret_ref.as_ref(), found.database_ca.as_ref(), Problem::worker)?;
+    let proxy_port = match &common.worker.proxy {
+        None => None,
+        Some(proxy) => Url::parse(&proxy.url).ok().and_then(|url| url.port_or_known_default()),
+    };
+    Ok(Workload {
+        database_secret: name.clone(),
+        database_has_port: port.is_some(),
+        database_port,
+        database_ca: database.ca_secret_ref.clone(),
+        schema: bot.database_schema().to_owned(),
+        writer: role(database.writer.as_ref(), found.writer.as_ref())?,
+        reader: role(database.reader.as_ref(), found.reader.as_ref())?,
+        eraser: role(database.eraser.as_ref(), found.eraser.as_ref())?,
+        homeserver_port: homeserver.port_or_known_default().unwrap_or(443),
+        proxy_port,
+        spec: common.worker.clone(),
+        storage: storage(&common.worker.storage.size, found.volume.as_ref()),
+    })
+}
+
+/// A volume that somebody has enlarged by hand must not be asked to shrink, which is refused.
+fn storage(wanted: &str, volume: Option<&PersistentVolumeClaim>) -> String {
+    let live = volume
+        .and_then(|volume| volume.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage"))
+        .map(|quantity| quantity.0.as_str());
+    match live {
+        Some(live) if quantity(live) > quantity(wanted) => live.to_owned(),
+        _ => wanted.to_owned(),
+    }
+}
+
+fn require(secret: &Secret, name: &str, key: &str) -> Result<(), Problem> {
+    match generated::text(secret, key) {
+        Some(_) => Ok(()),
+        None => Err(Problem::worker(
+            "SecretKeyMissing",
+            format!("Secret {name} has no key {key}, or it is empty; add the key {key}"),
+        )),
+    }
+}
+
+fn role(reference: Option<&RoleRef>, found: Option<&Secret>) -> Result<Option<GivenRole>, Problem> {
+    let Some(reference) = reference else { return Ok(None) };
+    let name = &reference.secret_ref.name;
+    let secret = found.ok_or_else(|| missing(name, &["username", "password"], Problem::worker))?;
+    require(secret, name, "username")?;
+    require(secret, name, "password")?;
+    Ok(Some(GivenRole { secret: name.clone() }))
+}
