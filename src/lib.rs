@@ -16,6 +16,7 @@
 #![recursion_limit = "256"]
 
 pub mod cli;
+pub mod coverage;
 pub mod crd;
 pub mod domain;
 pub mod homeserver;

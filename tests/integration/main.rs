@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod chart;
 #[cfg(test)]
+mod coverage_runner;
+#[cfg(test)]
 mod crd_schema;
 #[cfg(test)]
 mod examples;
@@ -12,6 +14,8 @@ mod fake_api;
 mod fake_ssa;
 #[cfg(test)]
 mod generated;
+#[cfg(test)]
+mod homeserver_synapse;
 #[cfg(test)]
 mod operator_kube_util;
 #[cfg(test)]

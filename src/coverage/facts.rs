@@ -1,0 +1,193 @@
+//! Reads the facts of one room, as few as decide.
+//!
+//! A big room that the bot is in with full power needs its power levels only. Every other room is
+//! read whole, once per change.
+//!
+//! A chat is direct if one of its people was invited with `is_direct`: the invitation itself, or
+//! what the present membership replaced, event by event. That is what the client that made the chat
+//! said, and the homeserver keeps it; the number of members alone would take every small room for
+//! a direct chat.
+
+use serde_json::Value;
+
+use super::planner::{
+    DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, RoomFacts, content,
+    listed_functional_members, read_power,
+};
+use crate::{
+    domain::{RoomId, selection::RoomSelection},
+    homeserver::{Admin, Result, RoomListing, StateEvent},
+};
+
+/// A chat with more members than this is not looked at for being direct.
+const LARGEST_DIRECT_CHAT: u64 = 8;
+/// A membership's history is followed no further than this.
+const LONGEST_HISTORY: usize = 12;
+
+/// Identifiers of the events that `make_room_admin` replaces; another one means that it was sent.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Marks {
+    /// Current `m.room.power_levels`, with its sender.
+    pub power_levels: Option<(String, String)>,
+    /// Current membership event of the bot, with its sender.
+    pub membership: Option<(String, String)>,
+}
+
+/// What the runner knows besides the room's own state.
+#[derive(Debug, Clone, Default)]
+pub struct Surroundings {
+    /// The bot is among its joined members.
+    pub is_joined: bool,
+    /// The room is an excluded space or below one.
+    pub in_excluded_space: bool,
+    /// Milliseconds since 1970, to judge inactivity.
+    pub now_ms: i64,
+}
+
+/// Reads the facts of a room. The memory of the caller (`was_functional_member`, `owes_notice`,
+/// `repeated`) is not set.
+pub async fn gather(
+    admin: &dyn Admin,
+    listing: &RoomListing,
+    selection: &RoomSelection,
+    identity: &Identity,
+    around: &Surroundings,
+) -> Result<(RoomFacts, Marks)> {
+    let room = &listing.room_id;
+    if around.is_joined && listing.joined_members > LARGEST_DIRECT_CHAT {
+        let state = admin.room_state(room, Some("m.room.power_levels")).await?;
+        let power = read_power(&state, identity);
+        if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
+            let facts = base(listing, &state, power, Membership::Joined, around);
+            return Ok((facts, marks(&state, identity)));
+        }
+    }
+    let state = admin.room_state(room, None).await?;
+    let power = read_power(&state, identity);
+    let membership = membership(&state, identity);
+    let mut facts = base(listing, &state, power, membership, around);
+    if matches!(facts.power, Power::Known(_)) {
+        facts.direct = direct_chat(admin, &state, identity).await?;
+        facts.is_inactive =
+            membership != Membership::Joined && is_inactive(admin, room, selection, around.now_ms).await?;
+    }
+    Ok((facts, marks(&state, identity)))
+}
+
+fn base(
+    listing: &RoomListing,
+    state: &[StateEvent],
+    power: Power,
+    membership: Membership,
+    around: &Surroundings,
+) -> RoomFacts {
+    let create = state.iter().find(|event| event.event_type == "m.room.create");
+    let rule = match content(state, "m.room.join_rules", "") {
+        Some(rules) => rules.get("join_rule").and_then(Value::as_str),
+        None => listing.join_rules.as_deref(),
+    };
+    let bot = u64::from(membership == Membership::Joined);
+    RoomFacts {
+        room_id: listing.room_id.clone(),
+        creator: create.map(|create| create.sender.clone()).or_else(|| listing.creator.clone()),
+        is_public: rule == Some("public"),
+        has_local_members: listing.joined_local_members > bot,
+        membership,
+        power,
+        direct: None,
+        in_excluded_space: around.in_excluded_space,
+        is_inactive: false,
+        was_functional_member: false,
+        owes_notice: false,
+        repeated: None,
+    }
+}
+
+fn membership(state: &[StateEvent], identity: &Identity) -> Membership {
+    let member = content(state, "m.room.member", identity.bot.as_str());
+    match member.and_then(|member| member.get("membership")?.as_str()) {
+        Some("join") => Membership::Joined,
+        Some("invite") => Membership::Invited,
+        Some("ban") => Membership::Banned,
+        _ => Membership::Outside,
+    }
+}
+
+fn marks(state: &[StateEvent], identity: &Identity) -> Marks {
+    let mark = |event_type: &str, key: &str| {
+        let event = state.iter().find(|event| event.event_type == event_type && event.state_key == key)?;
+        Some((event.event_id.clone(), event.sender.clone()))
+    };
+    Marks {
+        power_levels: mark("m.room.power_levels", ""),
+        membership: mark("m.room.member", identity.bot.as_str()),
+    }
+}
+
+async fn is_inactive(
+    admin: &dyn Admin,
+    room: &RoomId,
+    selection: &RoomSelection,
+    now_ms: i64,
+) -> Result<bool> {
+    let Some(limit) = selection.minimum_last_active else { return Ok(false) };
+    let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
+    let newest = admin.last_activity(room).await?;
+    Ok(newest.is_none_or(|newest| now_ms.saturating_sub(newest) > limit))
+}
+
+/// The direct chat that a room is, if it is one.
+async fn direct_chat(
+    admin: &dyn Admin,
+    state: &[StateEvent],
+    identity: &Identity,
+) -> Result<Option<DirectChat>> {
+    let create = content(state, "m.room.create", "");
+    if create.is_some_and(|create| create.get("type").is_some()) {
+        return Ok(None);
+    }
+    let functional = content(state, FUNCTIONAL_MEMBERS, "");
+    let service = listed_functional_members(functional);
+    let people: Vec<&StateEvent> = state
+        .iter()
+        .filter(|event| event.event_type == "m.room.member" && event.state_key != identity.bot.as_str())
+        .filter(|event| matches!(event.content["membership"].as_str(), Some("join" | "invite")))
+        .filter(|event| !service.contains(&event.state_key))
+        .collect();
+    if people.len() as u64 > LARGEST_DIRECT_CHAT {
+        return Ok(None);
+    }
+    for member in &people {
+        if invited_to_direct_chat(admin, member).await? {
+            return Ok(Some(DirectChat {
+                people: people.iter().map(|member| member.state_key.clone()).collect(),
+                functional_members: functional.cloned(),
+            }));
+        }
+    }
+    Ok(None)
+}
+
+/// Whether a member's first invitation, now or replaced since, said `is_direct`.
+async fn invited_to_direct_chat(admin: &dyn Admin, member: &StateEvent) -> Result<bool> {
+    if says_direct(&member.content) {
+        return Ok(true);
+    }
+    let mut replaced = member.replaces.clone();
+    for _ in 0..LONGEST_HISTORY {
+        let Some(event_id) = replaced else { break };
+        let Some(event) = admin.fetch_event(&event_id).await? else { break };
+        if event.get("content").is_some_and(says_direct) {
+            return Ok(true);
+        }
+        replaced = event
+            .get("unsigned")
+            .and_then(|unsigned| unsigned.get("replaces_state")?.as_str())
+            .map(ToOwned::to_owned);
+    }
+    Ok(false)
+}
+
+fn says_direct(content: &Value) -> bool {
+    content.get("is_direct") == Some(&Value::Bool(true))
+}

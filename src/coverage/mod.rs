@@ -1,0 +1,18 @@
+//! Which room of the server needs what next, so that the bot is in every one of them, and the loop
+//! that does it.
+//!
+//! [`planner`] is pure: facts about one room in, one step out. [`facts`] reads those facts as
+//! cheaply as possible, [`runner`] polls the homeserver and carries steps out, and [`acts`] is how
+//! everything that it makes the homeserver do is recorded.
+
+pub mod acts;
+mod carry_out;
+mod entries;
+pub mod facts;
+pub mod planner;
+mod puppet;
+pub mod runner;
+mod spaces;
+
+pub use acts::{Act, ActLog, ActLogError, ActOutcome, SentEvent};
+pub use runner::{Control, CoverageState, Hint, Problem, Runner, RunnerSettings};

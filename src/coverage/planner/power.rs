@@ -1,0 +1,125 @@
+//! Power levels as room state has them, and what the homeserver's `make_room_admin` would make of
+//! them.
+
+use serde_json::Value;
+
+use super::{FULL_POWER, FUNCTIONAL_MEMBERS, Identity};
+use crate::{domain::UserId, homeserver::StateEvent};
+
+/// Who has which power in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Power {
+    /// There is no `m.room.power_levels`.
+    Missing,
+    /// There is one.
+    Known(PowerFacts),
+}
+
+/// The numbers that matter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PowerFacts {
+    /// The bot's power.
+    pub bot: i64,
+    /// Everybody's power who is not named.
+    pub default: i64,
+    /// Needed to write [`FUNCTIONAL_MEMBERS`].
+    pub needed_for_functional_members: i64,
+    /// What `make_room_admin` can do here.
+    pub grant: Grant,
+}
+
+/// What `make_room_admin` can do in a room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Grant {
+    /// Give the bot this level in the name of this user.
+    By {
+        /// The most powerful member of this server (of several, any).
+        user: String,
+        /// The level that it can give.
+        level: i64,
+    },
+    /// Nobody of this server who is in the room is named in its power levels or created it.
+    NoLocalAdmin,
+    /// The most powerful such member may not change power levels.
+    NotEnoughPower,
+}
+
+/// Reads the power out of a room's state, which must hold the power levels, the create event and
+/// the memberships of everybody of this server who could give power.
+pub fn read_power(state: &[StateEvent], identity: &Identity) -> Power {
+    let Some(levels) = content(state, "m.room.power_levels", "") else { return Power::Missing };
+    let default = level(levels, "users_default").unwrap_or(0);
+    let named = |user: &str| levels.get("users").and_then(|users| number(users.get(user)?));
+    let bot = if creators(state).any(|creator| creator == identity.bot.as_str()) {
+        i64::MAX
+    } else {
+        named(identity.bot.as_str()).unwrap_or(default)
+    };
+    Power::Known(PowerFacts {
+        bot,
+        default,
+        needed_for_functional_members: needed(levels, FUNCTIONAL_MEMBERS),
+        grant: grant(state, levels, identity),
+    })
+}
+
+fn grant(state: &[StateEvent], levels: &Value, identity: &Identity) -> Grant {
+    let could = |user: &str| {
+        user != identity.bot.as_str()
+            && UserId::parse(user).is_ok_and(|user| user.is_local_to(&identity.server))
+            && is_joined(state, user)
+    };
+    // From version 12 on creators stand above every number, and give an admin's power.
+    if let Some(creator) = creators(state).find(|creator| could(creator)) {
+        return Grant::By { user: creator.to_owned(), level: FULL_POWER };
+    }
+    let named = levels.get("users").and_then(Value::as_object).into_iter().flatten();
+    let levels_of = named.filter_map(|(user, level)| Some((user, number(level)?)));
+    match levels_of.filter(|(user, _)| could(user)).max_by_key(|(_, level)| *level) {
+        None => Grant::NoLocalAdmin,
+        Some((_, level)) if level < needed(levels, "m.room.power_levels") => Grant::NotEnoughPower,
+        Some((user, level)) => Grant::By { user: user.clone(), level },
+    }
+}
+
+/// The users with a creator's power; none before version 12.
+fn creators(state: &[StateEvent]) -> impl Iterator<Item = &str> {
+    let create = state.iter().find(|event| event.event_type == "m.room.create");
+    let privileged = create.filter(|create| has_creator_power(&create.content));
+    privileged.into_iter().flat_map(|create| {
+        let more = create.content.get("additional_creators").and_then(Value::as_array);
+        let more = more.into_iter().flatten().filter_map(Value::as_str);
+        std::iter::once(create.sender.as_str()).chain(more)
+    })
+}
+
+/// The numbered versions before 12 do not know creators' power; unstable ones are taken as older,
+/// since then the power levels alone decide.
+fn has_creator_power(create: &Value) -> bool {
+    let version = create.get("room_version").and_then(Value::as_str).unwrap_or("1");
+    version.parse::<u32>().is_ok_and(|version| version >= 12)
+}
+
+fn is_joined(state: &[StateEvent], user: &str) -> bool {
+    content(state, "m.room.member", user).is_some_and(|member| member["membership"] == "join")
+}
+
+/// The content of a state event.
+pub fn content<'a>(state: &'a [StateEvent], event_type: &str, key: &str) -> Option<&'a Value> {
+    let is_it = |event: &&StateEvent| event.event_type == event_type && event.state_key == key;
+    state.iter().find(is_it).map(|event| &event.content)
+}
+
+fn needed(levels: &Value, event_type: &str) -> i64 {
+    let own = levels.get("events").and_then(|events| number(events.get(event_type)?));
+    own.or_else(|| level(levels, "state_default")).unwrap_or(50)
+}
+
+fn level(levels: &Value, name: &str) -> Option<i64> {
+    number(levels.get(name)?)
+}
+
+/// Room versions before 10 allow numbers written as text.
+fn number(value: &Value) -> Option<i64> {
+    value.as_i64().or_else(|| value.as_str()?.trim().parse().ok())
+}

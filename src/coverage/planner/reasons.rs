@@ -1,0 +1,109 @@
+//! Why a room is left out or cannot be covered, as closed sets of codes.
+
+/// Why the selection leaves a room out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Exclusion {
+    /// Listed in `deny`.
+    Denied,
+    /// Not listed in `only`.
+    NotSelected,
+    /// Created on another server, and `localOnly` is set.
+    RemoteRoom,
+    /// A direct chat, and `directMessages` is off.
+    DirectMessage,
+    /// A direct chat of somebody in `excludeUsers`.
+    ExcludedUser,
+    /// In `excludeSpaces` or below one of them.
+    ExcludedSpace,
+    /// Its creator does not match `creatorPattern`.
+    CreatorPattern,
+    /// No activity within `minimumLastActive`.
+    Inactive,
+}
+
+impl Exclusion {
+    /// Every reason.
+    pub const ALL: [Self; 8] = [
+        Self::Denied,
+        Self::NotSelected,
+        Self::RemoteRoom,
+        Self::DirectMessage,
+        Self::ExcludedUser,
+        Self::ExcludedSpace,
+        Self::CreatorPattern,
+        Self::Inactive,
+    ];
+
+    /// The reason code.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Denied => "denied",
+            Self::NotSelected => "not_selected",
+            Self::RemoteRoom => "remote_room",
+            Self::DirectMessage => "direct_message",
+            Self::ExcludedUser => "excluded_user",
+            Self::ExcludedSpace => "excluded_space",
+            Self::CreatorPattern => "creator_pattern",
+            Self::Inactive => "inactive",
+        }
+    }
+
+    /// Whether a bot that is in such a room leaves it. The others only keep it from going in: a
+    /// person signed in as the bot may have joined on purpose, and a bot that left an inactive room
+    /// would make it active by leaving.
+    pub fn forbids(self) -> bool {
+        match self {
+            Self::Denied
+            | Self::NotSelected
+            | Self::DirectMessage
+            | Self::ExcludedUser
+            | Self::ExcludedSpace => true,
+            Self::RemoteRoom | Self::CreatorPattern | Self::Inactive => false,
+        }
+    }
+}
+
+/// Why a room within the selection cannot be covered (now).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Obstacle {
+    /// It has no power levels (yet): it is being created, or its creation was never finished.
+    PowerLevelsMissing,
+    /// The bot is banned.
+    Banned,
+    /// Nobody of this server is in it.
+    NobodyLocal,
+    /// No member of this server has power of their own in it.
+    NoLocalAdmin,
+    /// The most powerful member of this server may not give power.
+    NotEnoughPower,
+    /// The homeserver did what was asked, again and again, and nothing changed.
+    NoEffect,
+    /// The homeserver refuses what was asked.
+    Refused,
+}
+
+impl Obstacle {
+    /// Every obstacle.
+    pub const ALL: [Self; 7] = [
+        Self::PowerLevelsMissing,
+        Self::Banned,
+        Self::NobodyLocal,
+        Self::NoLocalAdmin,
+        Self::NotEnoughPower,
+        Self::NoEffect,
+        Self::Refused,
+    ];
+
+    /// The reason code.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PowerLevelsMissing => "power_levels_missing",
+            Self::Banned => "banned",
+            Self::NobodyLocal => "nobody_local",
+            Self::NoLocalAdmin => "no_local_admin",
+            Self::NotEnoughPower => "not_enough_power",
+            Self::NoEffect => "no_effect",
+            Self::Refused => "refused",
+        }
+    }
+}

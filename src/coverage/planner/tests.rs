@@ -1,0 +1,404 @@
+//! Tables for every decision, and properties of every sequence of them.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::homeserver::StateEvent;
+
+const BOT: &str = "@auditbot:here.org";
+
+fn identity() -> Identity {
+    Identity { bot: UserId::parse(BOT).unwrap(), server: ServerName::parse("here.org").unwrap() }
+}
+
+fn power(bot: i64, grant: Grant) -> Power {
+    Power::Known(PowerFacts { bot, default: 0, needed_for_functional_members: 50, grant })
+}
+
+fn by(level: i64) -> Grant {
+    Grant::By { user: "@alice:here.org".to_owned(), level }
+}
+
+fn private_room() -> RoomFacts {
+    RoomFacts {
+        room_id: RoomId::parse("!room:here.org").unwrap(),
+        creator: Some("@alice:here.org".to_owned()),
+        is_public: false,
+        has_local_members: true,
+        membership: Membership::Outside,
+        power: power(0, by(100)),
+        direct: None,
+        in_excluded_space: false,
+        is_inactive: false,
+        was_functional_member: false,
+        owes_notice: false,
+        repeated: None,
+    }
+}
+
+fn planned(facts: &RoomFacts) -> Plan {
+    plan(facts, &RoomSelection::default(), &identity())
+}
+
+fn make_admin() -> Plan {
+    Plan::Step(Step::MakeAdmin { on_behalf_of: "@alice:here.org".to_owned() })
+}
+
+#[test]
+fn every_membership_and_power_has_its_next_step() {
+    use Membership::{Banned, Invited, Joined, Outside};
+    use Obstacle::{NoLocalAdmin, NobodyLocal, NotEnoughPower};
+    let join = Plan::Step(Step::Join);
+    let table = [
+        // membership, public, local members, bot's power, grant, plan
+        (Outside, false, true, 0, by(100), make_admin()),
+        (Outside, false, true, 100, by(100), make_admin()),
+        (Outside, true, true, 0, by(100), join.clone()),
+        (Outside, true, true, 0, Grant::NoLocalAdmin, join.clone()),
+        (Outside, true, false, 0, Grant::NoLocalAdmin, Plan::Blocked(NobodyLocal)),
+        (Outside, false, false, 0, Grant::NoLocalAdmin, Plan::Blocked(NobodyLocal)),
+        (Outside, false, true, 0, Grant::NoLocalAdmin, Plan::Blocked(NoLocalAdmin)),
+        (Outside, false, true, 0, Grant::NotEnoughPower, Plan::Blocked(NotEnoughPower)),
+        (Invited, false, true, 0, by(100), join.clone()),
+        (Invited, false, true, 0, Grant::NoLocalAdmin, join),
+        (Joined, false, true, 0, by(100), make_admin()),
+        (Joined, false, true, 50, by(75), make_admin()),
+        (Joined, false, true, 75, by(75), Plan::Covered),
+        (Joined, false, true, 75, by(50), Plan::Covered),
+        (Joined, false, true, 100, Grant::NoLocalAdmin, Plan::Covered),
+        (Joined, false, false, 100, Grant::NoLocalAdmin, Plan::Covered),
+        (Joined, false, true, 50, Grant::NoLocalAdmin, Plan::Covered),
+        (Joined, false, true, 0, Grant::NoLocalAdmin, Plan::Blocked(NoLocalAdmin)),
+        (Joined, false, true, 0, Grant::NotEnoughPower, Plan::Blocked(NotEnoughPower)),
+        (Banned, false, true, 0, by(100), Plan::Blocked(Obstacle::Banned)),
+        (Banned, true, true, 100, by(100), Plan::Blocked(Obstacle::Banned)),
+    ];
+    for (membership, is_public, has_local_members, bot, grant, expected) in table {
+        let facts = RoomFacts {
+            membership,
+            is_public,
+            has_local_members,
+            power: power(bot, grant.clone()),
+            ..private_room()
+        };
+        assert_eq!(
+            planned(&facts),
+            expected,
+            "{membership:?} public {is_public} local {has_local_members} power {bot} {grant:?}"
+        );
+    }
+}
+
+#[test]
+fn a_room_without_power_levels_is_left_alone() {
+    for membership in [Membership::Outside, Membership::Invited, Membership::Joined, Membership::Banned] {
+        for is_public in [true, false] {
+            let facts = RoomFacts { membership, is_public, power: Power::Missing, ..private_room() };
+            assert_eq!(planned(&facts), Plan::Blocked(Obstacle::PowerLevelsMissing));
+        }
+    }
+}
+
+fn direct(people: &[&str]) -> Option<DirectChat> {
+    let people = people.iter().map(|person| (*person).to_owned()).collect();
+    Some(DirectChat { people, functional_members: None })
+}
+
+#[test]
+fn every_exclusion_has_its_reason() {
+    let room = private_room().room_id;
+    let other = RoomId::parse("!other:here.org").unwrap();
+    let all = RoomSelection::default;
+    let pattern = regex::Regex::new("^@bridge_.*").unwrap();
+    let table: Vec<(RoomFacts, RoomSelection, Exclusion)> = vec![
+        (private_room(), RoomSelection { deny: vec![room], ..all() }, Exclusion::Denied),
+        (private_room(), RoomSelection { only: vec![other], ..all() }, Exclusion::NotSelected),
+        (
+            RoomFacts { creator: Some("@eve:there.org".to_owned()), ..private_room() },
+            all(),
+            Exclusion::RemoteRoom,
+        ),
+        (RoomFacts { creator: None, ..private_room() }, all(), Exclusion::RemoteRoom),
+        (
+            RoomFacts { direct: direct(&["@alice:here.org"]), ..private_room() },
+            RoomSelection { direct_messages: false, ..all() },
+            Exclusion::DirectMessage,
+        ),
+        (
+            RoomFacts { direct: direct(&["@alice:here.org", "@ceo:here.org"]), ..private_room() },
+            RoomSelection { exclude_users: vec![UserId::parse("@ceo:here.org").unwrap()], ..all() },
+            Exclusion::ExcludedUser,
+        ),
+        (RoomFacts { in_excluded_space: true, ..private_room() }, all(), Exclusion::ExcludedSpace),
+        (
+            private_room(),
+            RoomSelection { creator_pattern: Some(pattern), ..all() },
+            Exclusion::CreatorPattern,
+        ),
+        (
+            RoomFacts { is_inactive: true, ..private_room() },
+            RoomSelection { minimum_last_active: Some(std::time::Duration::from_secs(1)), ..all() },
+            Exclusion::Inactive,
+        ),
+    ];
+    assert_eq!(table.len(), Exclusion::ALL.len() + 1);
+    for (facts, selection, reason) in table {
+        let with = |membership| plan(&RoomFacts { membership, ..facts.clone() }, &selection, &identity());
+        assert_eq!(with(Membership::Outside), Plan::Excluded(reason));
+        assert_eq!(with(Membership::Banned), Plan::Excluded(reason));
+        assert_eq!(with(Membership::Invited), Plan::Step(Step::RefuseInvitation(reason)));
+        let joined = if reason.forbids() { Plan::Step(Step::Leave(reason)) } else { Plan::Excluded(reason) };
+        assert_eq!(with(Membership::Joined), joined, "{reason:?}");
+    }
+}
+
+#[test]
+fn an_unlisted_room_is_remote() {
+    let room = RoomId::parse("!elsewhere:there.org").unwrap();
+    assert_eq!(excluded_unlisted(&room, &RoomSelection::default()), Some(Exclusion::RemoteRoom));
+    let everywhere = RoomSelection { local_only: false, ..RoomSelection::default() };
+    assert_eq!(excluded_unlisted(&room, &everywhere), None);
+    let denied = RoomSelection { deny: vec![room.clone()], ..everywhere };
+    assert_eq!(excluded_unlisted(&room, &denied), Some(Exclusion::Denied));
+}
+
+#[test]
+fn the_third_member_of_a_direct_chat_says_that_it_is_a_service() {
+    let mut facts = RoomFacts {
+        membership: Membership::Joined,
+        power: power(100, by(100)),
+        direct: direct(&["@alice:here.org", "@bob:here.org"]),
+        ..private_room()
+    };
+    let alone = json!({ "service_members": [BOT] });
+    assert_eq!(planned(&facts), Plan::Step(Step::MarkFunctional(alone)));
+
+    let other = json!({ "service_members": ["@adminbot:here.org", 7, null], "more": 1 });
+    facts.direct.as_mut().unwrap().functional_members = Some(other);
+    let merged = json!({ "service_members": ["@adminbot:here.org", BOT] });
+    assert_eq!(planned(&facts), Plan::Step(Step::MarkFunctional(merged.clone())));
+
+    facts.direct.as_mut().unwrap().functional_members = Some(merged);
+    assert_eq!(planned(&facts), Plan::Covered);
+
+    // Somebody took it out again: that is their decision.
+    facts.direct.as_mut().unwrap().functional_members = Some(json!({ "service_members": [] }));
+    facts.was_functional_member = true;
+    assert_eq!(planned(&facts), Plan::Covered);
+}
+
+#[test]
+fn the_notice_is_posted_after_the_bot_has_its_power() {
+    let selection = RoomSelection { notice: Some("recorded".to_owned()), ..RoomSelection::default() };
+    let joined = RoomFacts { membership: Membership::Joined, owes_notice: true, ..private_room() };
+    assert_eq!(plan(&joined, &selection, &identity()), make_admin());
+    let admin = RoomFacts { power: power(100, by(100)), ..joined };
+    let post = Plan::Step(Step::PostNotice("recorded".to_owned()));
+    assert_eq!(plan(&admin, &selection, &identity()), post);
+    let posted = RoomFacts { owes_notice: false, ..admin };
+    assert_eq!(plan(&posted, &selection, &identity()), Plan::Covered);
+}
+
+#[test]
+fn reason_codes_are_distinct() {
+    let mut codes: Vec<&str> = Exclusion::ALL.iter().map(|reason| reason.as_str()).collect();
+    codes.extend(Obstacle::ALL.iter().map(|reason| reason.as_str()));
+    let all = codes.len();
+    codes.sort_unstable();
+    codes.dedup();
+    assert_eq!(codes.len(), all);
+}
+
+fn event(event_type: &str, key: &str, sender: &str, content: Value) -> StateEvent {
+    StateEvent {
+        event_id: format!("${event_type}{key}"),
+        replaces: None,
+        event_type: event_type.to_owned(),
+        state_key: key.to_owned(),
+        sender: sender.to_owned(),
+        content,
+    }
+}
+
+fn state(version: &str, levels: Value, joined: &[&str]) -> Vec<StateEvent> {
+    let create = json!({ "room_version": version, "additional_creators": ["@carol:here.org"] });
+    let mut state = vec![
+        event("m.room.create", "", "@alice:here.org", create),
+        event("m.room.power_levels", "", "@alice:here.org", levels),
+    ];
+    let member = |user: &&str| event("m.room.member", user, user, json!({ "membership": "join" }));
+    state.extend(joined.iter().map(member));
+    state
+}
+
+#[test]
+fn power_is_read_as_the_homeserver_reads_it() {
+    let alice = "@alice:here.org";
+    let remote = "@eve:there.org";
+    let named = |user: &str, level: i64| Grant::By { user: user.to_owned(), level };
+    let table = [
+        ("11", json!({ "users": { alice: 100 } }), vec![alice], named(alice, 100)),
+        ("11", json!({ "users": { alice: "100" } }), vec![alice], named(alice, 100)),
+        ("11", json!({ "users": { alice: 100, remote: 200 } }), vec![alice, remote], named(alice, 100)),
+        // Gone, or never named.
+        ("11", json!({ "users": { alice: 100 } }), vec![remote], Grant::NoLocalAdmin),
+        ("11", json!({ "users_default": 100 }), vec![alice], Grant::NoLocalAdmin),
+        ("11", json!({ "users": { alice: 49 } }), vec![alice], Grant::NotEnoughPower),
+        (
+            "11",
+            json!({ "users": { alice: 50 }, "events": { "m.room.power_levels": 100 } }),
+            vec![alice],
+            Grant::NotEnoughPower,
+        ),
+        // The bot does not give itself anything.
+        ("11", json!({ "users": { BOT: 100 } }), vec![BOT], Grant::NoLocalAdmin),
+        // From version 12 on the creators, present ones, come first.
+        ("12", json!({ "users": {} }), vec![alice], named(alice, 100)),
+        ("12", json!({ "users": {} }), vec!["@carol:here.org"], named("@carol:here.org", 100)),
+        ("11", json!({ "users": {} }), vec![alice], Grant::NoLocalAdmin),
+        (
+            "12",
+            json!({ "users": { "@bob:here.org": 60 } }),
+            vec!["@bob:here.org"],
+            named("@bob:here.org", 60),
+        ),
+    ];
+    for (version, levels, joined, grant) in table {
+        let read = read_power(&state(version, levels.clone(), &joined), &identity());
+        let Power::Known(power) = read else { panic!("{levels}: no power levels") };
+        assert_eq!(power.grant, grant, "version {version} {levels} {joined:?}");
+    }
+    let nothing = vec![event("m.room.create", "", alice, json!({}))];
+    assert_eq!(read_power(&nothing, &identity()), Power::Missing);
+}
+
+fn any_grant() -> impl Strategy<Value = Grant> {
+    prop_oneof![(0_i64..=100).prop_map(by), Just(Grant::NoLocalAdmin), Just(Grant::NotEnoughPower)]
+}
+
+fn any_power() -> impl Strategy<Value = Power> {
+    prop_oneof![1 => Just(Power::Missing), 6 => (0_i64..=101, any_grant()).prop_map(|(bot, grant)| power(bot, grant))]
+}
+
+fn any_facts() -> impl Strategy<Value = RoomFacts> {
+    let membership = prop_oneof![
+        Just(Membership::Outside),
+        Just(Membership::Invited),
+        Just(Membership::Joined),
+        Just(Membership::Banned)
+    ];
+    let creator = prop_oneof![
+        Just(None),
+        Just(Some("@alice:here.org".to_owned())),
+        Just(Some("@eve:there.org".to_owned()))
+    ];
+    let direct = prop_oneof![Just(None), Just(direct(&["@alice:here.org", "@bob:here.org"]))];
+    (membership, creator, direct, any_power(), any::<[bool; 5]>()).prop_map(
+        |(membership, creator, direct, power, [is_public, has_local_members, space, inactive, owes])| {
+            RoomFacts {
+                membership,
+                creator,
+                direct,
+                power,
+                is_public,
+                has_local_members,
+                in_excluded_space: space,
+                is_inactive: inactive,
+                owes_notice: owes,
+                ..private_room()
+            }
+        },
+    )
+}
+
+fn any_selection() -> impl Strategy<Value = RoomSelection> {
+    any::<[bool; 6]>().prop_map(|[direct, local, deny, only, pattern, notice]| {
+        let room = private_room().room_id;
+        RoomSelection {
+            direct_messages: direct,
+            local_only: local,
+            deny: deny.then(|| room.clone()).into_iter().collect(),
+            only: only.then_some(room).into_iter().collect(),
+            creator_pattern: pattern.then(|| regex::Regex::new("alice").unwrap()),
+            minimum_last_active: Some(std::time::Duration::from_secs(1)),
+            notice: notice.then(|| "recorded".to_owned()),
+            ..RoomSelection::default()
+        }
+    })
+}
+
+/// What the homeserver makes of a step.
+fn carry_out(facts: &mut RoomFacts, step: &Step) {
+    match step {
+        Step::MakeAdmin { .. } => {
+            let Power::Known(power) = &mut facts.power else { unreachable!("checked before") };
+            if let Grant::By { level, .. } = power.grant {
+                power.bot = level;
+            }
+            if facts.membership == Membership::Outside && !facts.is_public {
+                facts.membership = Membership::Invited;
+            }
+        }
+        Step::Join => {
+            facts.membership = Membership::Joined;
+            facts.owes_notice = true;
+        }
+        Step::RefuseInvitation(_) | Step::Leave(_) => facts.membership = Membership::Outside,
+        Step::MarkFunctional(content) => {
+            facts.direct.as_mut().unwrap().functional_members = Some(content.clone());
+        }
+        Step::PostNotice(_) => facts.owes_notice = false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the room: it takes a handful of steps, none of them on a room without power levels
+    /// or for a banned bot, and then there is nothing left to do.
+    #[test]
+    fn every_room_settles(mut facts in any_facts(), selection in any_selection()) {
+        let mut steps = Vec::new();
+        while let Plan::Step(step) = plan(&facts, &selection, &identity()) {
+            prop_assert_ne!(&facts.power, &Power::Missing);
+            prop_assert_ne!(facts.membership, Membership::Banned);
+            carry_out(&mut facts, &step);
+            steps.push(step.kind());
+            prop_assert!(steps.len() <= 5, "{:?}", steps);
+        }
+        let settled = plan(&facts, &selection, &identity());
+        prop_assert_eq!(settled, plan(&facts, &selection, &identity()));
+    }
+
+    /// A homeserver that answers yes and does nothing is not asked for ever.
+    #[test]
+    fn a_step_without_effect_is_given_up(mut facts in any_facts(), selection in any_selection()) {
+        for repeats in 1..=MOST_REPEATS {
+            let Plan::Step(step) = plan(&facts, &selection, &identity()) else { return Ok(()) };
+            facts.repeated = Some((step.kind(), repeats));
+        }
+        prop_assert!(!matches!(plan(&facts, &selection, &identity()), Plan::Step(_)));
+    }
+
+    /// No invitation outside the selection is accepted.
+    #[test]
+    fn nothing_outside_the_selection_is_entered(facts in any_facts(), selection in any_selection()) {
+        if exclusion::excluded(&facts, &selection, &identity()).is_some() {
+            let planned = plan(&facts, &selection, &identity());
+            let enters = matches!(planned, Plan::Step(Step::Join | Step::MakeAdmin { .. }));
+            prop_assert!(!enters);
+        }
+    }
+
+    /// Room state is hostile: no content makes reading it fail.
+    #[test]
+    fn any_power_levels_can_be_read(text in "\\PC{0,20}", number in any::<i64>(), on in any::<bool>()) {
+        for levels in [
+            json!(text), json!(number), json!([number]), json!({ "users": text }),
+            json!({ "users": { &text: number } }), json!({ "users": { BOT: on } }),
+            json!({ "events": [on], "users_default": text, "state_default": {} }),
+        ] {
+            let _ = read_power(&state("11", levels, &["@alice:here.org"]), &identity());
+        }
+    }
+}

@@ -1,0 +1,407 @@
+//! The loop: polls the list of rooms, visits those that changed, and backs off when the homeserver
+//! asks for it or is slow.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::AtomicU64},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Duration, Instant, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    acts::ActLog,
+    carry_out::{Context, Errand, Memory, Visit, VisitError},
+    entries::Entries,
+    facts::Surroundings,
+    planner::Identity,
+    puppet::Puppet,
+    spaces,
+};
+use crate::{
+    domain::{Clock, Failure, Retry, RoomId, selection::RoomSelection, worker::RoomTotals},
+    homeserver::{Connect, HomeserverError, Session},
+};
+
+/// How the loop runs.
+#[derive(Debug, Clone)]
+pub struct RunnerSettings {
+    /// Time between two listings; longer when a listing is slow, so that polling takes a tenth of
+    /// the homeserver's time at most.
+    pub poll: Duration,
+    /// A room without any sign of change is looked at again after this.
+    pub recheck: Duration,
+    /// Rooms visited at once. More than a few gain nothing: Synapse handles them one after another.
+    pub concurrency: usize,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        Self { poll: Duration::from_secs(1), recheck: Duration::from_mins(10), concurrency: 4 }
+    }
+}
+
+/// The wishes of the custom resource; a change takes effect at once.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    /// Rooms to be in.
+    pub selection: RoomSelection,
+    /// Look, but do not act.
+    pub paused: bool,
+}
+
+/// What the bot's own sync saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// The bot's membership or power in a room changed.
+    Room(RoomId),
+    /// The bot was invited.
+    Invited(RoomId),
+}
+
+/// Why coverage stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Kind of the error.
+    pub category: &'static str,
+    /// What happened, without secrets.
+    pub message: String,
+}
+
+/// What the loop says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CoverageState {
+    /// Every room has been looked at since the start.
+    pub is_complete: bool,
+    /// Rooms by state.
+    pub totals: RoomTotals,
+    /// Set while the homeserver does not let us work.
+    pub problem: Option<Problem>,
+}
+
+/// The loop's parts; [`Self::run`] runs it.
+pub struct Runner {
+    context: Arc<Context>,
+    settings: RunnerSettings,
+}
+
+impl Runner {
+    /// A loop for one bot, with the session of the admin account that it works with.
+    pub fn new(
+        connect: Arc<dyn Connect>,
+        admin: Session,
+        identity: Identity,
+        log: Arc<dyn ActLog>,
+        clock: Arc<dyn Clock>,
+        settings: RunnerSettings,
+    ) -> Self {
+        let context = Context {
+            admin: connect.admin(admin),
+            puppet: Puppet::new(connect, identity.bot.clone()),
+            log,
+            started_ms: clock.now().as_millisecond(),
+            clock,
+            identity,
+            acts: AtomicU64::new(0),
+        };
+        Self { context: Arc::new(context), settings }
+    }
+
+    /// Runs until cancelled; then finishes the visits under way and ends the bot's session.
+    pub async fn run(
+        self,
+        control: watch::Receiver<Control>,
+        mut hints: mpsc::Receiver<Hint>,
+        state: watch::Sender<CoverageState>,
+        cancel: CancellationToken,
+    ) {
+        let mut wishes = control.clone();
+        let mut work = Work::new(&self, control, state, cancel.clone());
+        let mut hints_open = true;
+        let mut control_open = true;
+        loop {
+            work.step().await;
+            let wake = work.next_wake();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                changed = wishes.changed(), if control_open => match changed {
+                    Ok(()) => work.wishes_changed(),
+                    Err(_) => control_open = false,
+                },
+                hint = hints.recv(), if hints_open => match hint {
+                    Some(hint) => work.hint(&hint),
+                    None => hints_open = false,
+                },
+                Some(ended) = work.jobs.join_next_with_id(), if !work.jobs.is_empty() => work.ended(ended),
+                () = sleep_until(wake) => {}
+            }
+        }
+        work.finish().await;
+        self.context.puppet.end().await;
+    }
+}
+
+type Ended = Result<(tokio::task::Id, Visit), tokio::task::JoinError>;
+
+/// The loop's state.
+struct Work {
+    context: Arc<Context>,
+    settings: RunnerSettings,
+    control: watch::Receiver<Control>,
+    state: watch::Sender<CoverageState>,
+    cancel: CancellationToken,
+    entries: Entries,
+    jobs: JoinSet<Visit>,
+    rooms_of_jobs: HashMap<tokio::task::Id, RoomId>,
+    /// Invitations to rooms that are not listed, with the time from which that is believed and the
+    /// number of attempts to answer them.
+    unlisted: HashMap<RoomId, (Instant, u32)>,
+    excluded: Arc<HashSet<RoomId>>,
+    excluded_until: Instant,
+    slots: usize,
+    next_poll: Instant,
+    quiet_until: Instant,
+    poll_failures: u32,
+    problem: Option<Problem>,
+    is_complete: bool,
+}
+
+const LISTING_LAG: Duration = Duration::from_secs(5);
+const SPACES_LIFETIME: Duration = Duration::from_mins(1);
+const LONGEST_POLL: Duration = Duration::from_mins(1);
+const SLOW_LISTING: Duration = Duration::from_secs(2);
+const GRACE: Duration = Duration::from_secs(10);
+
+impl Work {
+    fn new(
+        runner: &Runner,
+        control: watch::Receiver<Control>,
+        state: watch::Sender<CoverageState>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            context: Arc::clone(&runner.context),
+            settings: runner.settings.clone(),
+            control,
+            state,
+            cancel,
+            entries: Entries::new(runner.settings.recheck),
+            jobs: JoinSet::new(),
+            rooms_of_jobs: HashMap::new(),
+            unlisted: HashMap::new(),
+            excluded: Arc::default(),
+            excluded_until: now,
+            slots: runner.settings.concurrency.max(1),
+            next_poll: now,
+            quiet_until: now,
+            poll_failures: 0,
+            problem: None,
+            is_complete: false,
+        }
+    }
+
+    async fn step(&mut self) {
+        if Instant::now() >= self.next_poll {
+            let cancel = self.cancel.clone();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                () = self.poll() => {}
+            }
+        }
+        self.dispatch();
+        self.publish();
+    }
+
+    fn next_wake(&self) -> Instant {
+        let due = self.entries.next_due().filter(|_| self.can_dispatch_later());
+        match due {
+            Some(due) => due.max(self.quiet_until).min(self.next_poll),
+            None => self.next_poll,
+        }
+    }
+
+    fn can_dispatch_later(&self) -> bool {
+        self.problem.is_none() && self.jobs.len() < self.slots
+    }
+
+    fn wishes_changed(&mut self) {
+        self.excluded_until = Instant::now();
+        self.next_poll = self.next_poll.min(Instant::now());
+        self.entries.all_due(Instant::now());
+    }
+
+    fn hint(&mut self, hint: &Hint) {
+        let now = Instant::now();
+        let (Hint::Room(room) | Hint::Invited(room)) = hint;
+        let is_listed = self.entries.hint(room, now);
+        if !is_listed && matches!(hint, Hint::Invited(_)) {
+            self.unlisted.entry(room.clone()).or_insert((now + LISTING_LAG, 0));
+        }
+    }
+
+    async fn poll(&mut self) {
+        let started = Instant::now();
+        let result = self.list().await;
+        let took = started.elapsed();
+        let now = Instant::now();
+        match result {
+            Ok(()) => {
+                self.poll_failures = 0;
+                self.problem = None;
+                self.next_poll = now + self.settings.poll.max(took.saturating_mul(9).min(LONGEST_POLL));
+                self.slots = if took > SLOW_LISTING {
+                    (self.slots / 2).max(1)
+                } else {
+                    (self.slots + 1).min(self.settings.concurrency.max(1))
+                };
+            }
+            Err(error) => {
+                self.poll_failures += 1;
+                let wait = self.poll_delay(&error);
+                tracing::warn!(error = %error, category = error.category(), ?wait, "rooms cannot be listed");
+                self.problem = Some(Problem { category: error.category(), message: error.to_string() });
+                self.next_poll = now + wait;
+            }
+        }
+    }
+
+    async fn list(&mut self) -> Result<(), HomeserverError> {
+        let context = Arc::clone(&self.context);
+        let (listings, joined) =
+            futures::try_join!(context.admin.rooms(), context.admin.joined_rooms(&context.identity.bot))?;
+        let spaces = self.control.borrow().selection.exclude_spaces.clone();
+        if Instant::now() >= self.excluded_until {
+            let excluded = spaces::below(&*context.admin, &spaces).await?;
+            self.excluded_until = Instant::now() + SPACES_LIFETIME;
+            if excluded != *self.excluded {
+                self.excluded = Arc::new(excluded);
+                self.entries.all_due(Instant::now());
+            }
+        }
+        self.entries.refresh(listings, &joined.into_iter().collect(), Instant::now());
+        Ok(())
+    }
+
+    fn poll_delay(&self, error: &HomeserverError) -> Duration {
+        let backoff = self.settings.poll.saturating_mul(2_u32.saturating_pow(self.poll_failures.min(16)));
+        match error.retry() {
+            // A refused credential is looked at again as slowly as the error says.
+            Retry::After(after) => after.max(self.settings.poll).min(Duration::from_mins(5)),
+            Retry::Backoff | Retry::Never => backoff.min(LONGEST_POLL),
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        if self.problem.is_some() || now < self.quiet_until || self.cancel.is_cancelled() {
+            return;
+        }
+        self.dispatch_unlisted(now);
+        let free = self.slots.saturating_sub(self.jobs.len());
+        for room in self.entries.take_due(now, free) {
+            let Some(entry) = self.entries.get(&room) else { continue };
+            let listing = entry.listing.clone();
+            let memory: Memory = entry.memory.clone();
+            let around = Surroundings {
+                is_joined: entry.is_joined,
+                in_excluded_space: self.excluded.contains(&room),
+                now_ms: self.context.clock.now().as_millisecond(),
+            };
+            let context = Arc::clone(&self.context);
+            let control = self.control.clone();
+            let cancel = self.cancel.clone();
+            let job = self.jobs.spawn(async move {
+                let selection = control.borrow().selection.clone();
+                let may_act = || !cancel.is_cancelled() && !control.borrow().paused;
+                let errand = Errand { listing: &listing, selection: &selection, around, may_act: &may_act };
+                context.visit(errand, memory).await
+            });
+            self.rooms_of_jobs.insert(job.id(), room);
+        }
+    }
+
+    /// Answers invitations to rooms that stayed unlisted.
+    fn dispatch_unlisted(&mut self, now: Instant) {
+        if self.control.borrow().paused {
+            return;
+        }
+        let entries = &self.entries;
+        self.unlisted.retain(|room, (_, attempts)| entries.get(room).is_none() && *attempts < 5);
+        for (room, (at, attempts)) in &mut self.unlisted {
+            if *at > now || self.jobs.len() >= self.slots {
+                continue;
+            }
+            *attempts += 1;
+            *at = now + LISTING_LAG * 2_u32.pow(*attempts);
+            let (context, control, invited) = (Arc::clone(&self.context), self.control.clone(), room.clone());
+            let job = self.jobs.spawn(async move {
+                let selection: RoomSelection = control.borrow().selection.clone();
+                context.answer_unlisted(&invited, &selection).await
+            });
+            self.rooms_of_jobs.insert(job.id(), room.clone());
+        }
+    }
+
+    fn ended(&mut self, ended: Ended) {
+        let now = Instant::now();
+        match ended {
+            Ok((id, visit)) => {
+                let Some(room) = self.rooms_of_jobs.remove(&id) else { return };
+                self.note(&room, &visit, now);
+                self.entries.visited(&room, visit, now);
+            }
+            Err(error) => {
+                let Some(room) = self.rooms_of_jobs.remove(&error.id()) else { return };
+                tracing::error!(%room, error = %error, "visit to a room ended without a result");
+                self.entries.abandoned(&room, now);
+            }
+        }
+    }
+
+    fn note(&mut self, room: &RoomId, visit: &Visit, now: Instant) {
+        match &visit.error {
+            None => {
+                if visit.acted > 0 {
+                    tracing::info!(%room, state = ?visit.state, steps = visit.acted, "worked on a room");
+                    self.unlisted.remove(room);
+                }
+            }
+            Some(VisitError::Log) => self.quiet_until = self.quiet_until.max(now + self.settings.poll),
+            Some(VisitError::Homeserver(error)) => {
+                if let HomeserverError::RateLimited { retry_after, .. } = error {
+                    let wait = retry_after.unwrap_or(LISTING_LAG).min(LONGEST_POLL);
+                    self.quiet_until = self.quiet_until.max(now + wait);
+                }
+                tracing::warn!(%room, error = %error, category = error.category(), "room cannot be worked on");
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        let totals = self.entries.totals();
+        if self.poll_failures == 0 && self.problem.is_none() && totals.pending == 0 {
+            self.is_complete = true;
+        }
+        let new = CoverageState { is_complete: self.is_complete, totals, problem: self.problem.clone() };
+        self.state.send_if_modified(|old| {
+            let changed = *old != new;
+            *old = new;
+            changed
+        });
+    }
+
+    async fn finish(&mut self) {
+        let all = async { while self.jobs.join_next().await.is_some() {} };
+        if timeout(GRACE, all).await.is_err() {
+            tracing::warn!("ending before every visit to a room has finished");
+        }
+        self.jobs.shutdown().await;
+    }
+}

@@ -1,0 +1,576 @@
+//! The coverage loop against a homeserver in memory, in tokio's own time.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ems_bots::{
+    coverage::{
+        Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
+        planner::{FUNCTIONAL_MEMBERS, Identity, StepKind},
+    },
+    domain::{Clock, Localpart, RoomId, ServerName, UserId, selection::RoomSelection},
+    homeserver::{
+        HomeserverError, Session,
+        mock::{MockHomeserver, RoomKind},
+    },
+};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug)]
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Entry {
+    Intent(Act),
+    Outcome(String, ActOutcome),
+}
+
+/// Remembers what it was told; refuses while told to.
+#[derive(Default)]
+struct Log {
+    entries: Mutex<Vec<Entry>>,
+    refuses: Mutex<bool>,
+}
+
+#[async_trait]
+impl ActLog for Log {
+    async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
+        if *self.refuses.lock().unwrap() {
+            return Err(ActLogError("database is gone".into()));
+        }
+        self.entries.lock().unwrap().push(Entry::Intent(act.clone()));
+        Ok(())
+    }
+
+    async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
+        self.entries.lock().unwrap().push(Entry::Outcome(act.id.clone(), outcome.clone()));
+        Ok(())
+    }
+}
+
+impl Log {
+    fn entries(&self) -> Vec<Entry> {
+        self.entries.lock().unwrap().clone()
+    }
+
+    fn kinds(&self) -> Vec<StepKind> {
+        let kind = |entry: Entry| match entry {
+            Entry::Intent(act) => Some(act.kind),
+            Entry::Outcome(..) => None,
+        };
+        self.entries().into_iter().filter_map(kind).collect()
+    }
+}
+
+struct Bot {
+    user: UserId,
+    log: Arc<Log>,
+    control: watch::Sender<Control>,
+    hints: mpsc::Sender<Hint>,
+    state: watch::Receiver<CoverageState>,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn localpart(text: &str) -> Localpart {
+    Localpart::parse(text).unwrap()
+}
+
+fn server() -> MockHomeserver {
+    MockHomeserver::new(ServerName::parse("here.org").unwrap())
+}
+
+fn user(homeserver: &MockHomeserver, name: &str) -> UserId {
+    homeserver.add_user(&localpart(name), false).user_id
+}
+
+/// Starts the loop of one bot, with an unlimited admin account of its own.
+fn start(homeserver: &MockHomeserver, name: &str, control: Control) -> Bot {
+    let user = user(homeserver, name);
+    let admin: Session = homeserver.add_user(&localpart(&format!("{name}-admin")), true);
+    homeserver.world().users.get_mut(admin.user_id.as_str()).unwrap().unlimited = true;
+    start_again(homeserver, &user, admin, control)
+}
+
+fn start_again(homeserver: &MockHomeserver, bot: &UserId, admin: Session, control: Control) -> Bot {
+    let identity = Identity { bot: bot.clone(), server: ServerName::parse("here.org").unwrap() };
+    let log = Arc::new(Log::default());
+    let settings = RunnerSettings::default();
+    let connect = Arc::new(homeserver.clone());
+    let runner = Runner::new(connect, admin, identity, log.clone(), Arc::new(FixedClock), settings);
+    let (control, wishes) = watch::channel(control);
+    let (hints, hinted) = mpsc::channel(16);
+    let (reports, state) = watch::channel(CoverageState::default());
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));
+    Bot { user: bot.clone(), log, control, hints, state, cancel, task }
+}
+
+impl Bot {
+    /// Waits in virtual time; returns how long it took.
+    async fn until(&mut self, what: &str, within: u64, is_so: impl Fn(&CoverageState) -> bool) -> Duration {
+        let started = Instant::now();
+        let met = timeout(Duration::from_secs(within), self.state.wait_for(|state| is_so(state))).await;
+        let in_time = met.is_ok();
+        drop(met);
+        assert!(in_time, "{what}: not within {within} s; state is {:?}", self.state.borrow());
+        started.elapsed()
+    }
+
+    async fn covered(&mut self, rooms: u64, within: u64) -> Duration {
+        self.until("covered", within, |state| state.totals.covered == rooms && state.totals.pending == 0)
+            .await
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        timeout(Duration::from_secs(20), self.task).await.expect("the loop ends").unwrap();
+    }
+}
+
+const KINDS: [RoomKind; 6] = [
+    RoomKind::Public,
+    RoomKind::Private,
+    RoomKind::Encrypted,
+    RoomKind::Space,
+    RoomKind::Knock,
+    RoomKind::Restricted,
+];
+
+fn rooms_of_all_kinds(homeserver: &MockHomeserver, creator: &UserId) -> Vec<RoomId> {
+    let each = |version| KINDS.map(|kind| homeserver.create_room(creator, version, kind));
+    ["10", "11", "12"].into_iter().flat_map(each).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn covers_rooms_of_every_kind_and_version() {
+    let homeserver = server();
+    homeserver.world().rate_limits = true;
+    let alice = user(&homeserver, "alice");
+    let rooms = rooms_of_all_kinds(&homeserver, &alice);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(rooms.len() as u64, 10).await;
+    for room in &rooms {
+        assert_eq!(homeserver.membership(room, &bot.user), "join");
+        assert_eq!(homeserver.power(room, &bot.user), 100);
+    }
+    assert!(bot.state.borrow().is_complete);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_room_is_covered_within_a_poll_and_a_bit() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.set_latency(Duration::from_millis(20));
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.until("started", 5, |state| state.is_complete).await;
+    let room = homeserver.create_room(&alice, "12", RoomKind::Encrypted);
+    let took = bot.covered(1, 5).await;
+    assert!(took < Duration::from_millis(1500), "took {took:?}");
+    assert_eq!(homeserver.power(&room, &bot.user), 100);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_settled_server_costs_two_requests_a_poll() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let rooms = rooms_of_all_kinds(&homeserver, &alice);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(rooms.len() as u64, 10).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let before = homeserver.calls().len();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let calls = homeserver.calls().split_off(before);
+    assert!(calls.len() <= 122, "{} calls in a minute", calls.len());
+    assert!(calls.iter().all(|call| matches!(call.call, "rooms" | "joined_rooms")), "{calls:?}");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_room_under_creation_is_not_touched() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.begin_room(&alice, "11", RoomKind::Encrypted);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.until("seen", 5, |state| state.totals.blocked.get("power_levels_missing") == Some(&1)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(homeserver.count("make_room_admin"), 0);
+    homeserver.finish_room(&room);
+    bot.covered(1, 15).await;
+    assert!(!homeserver.world().rooms[&room].destroyed);
+    assert_eq!(homeserver.power(&room, &alice), 100);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_bots_both_get_their_power() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.set_latency(Duration::from_millis(15));
+    let rooms = rooms_of_all_kinds(&homeserver, &alice);
+    let mut audit = start(&homeserver, "auditbot", Control::default());
+    let mut admin = start(&homeserver, "adminbot", Control::default());
+    audit.covered(rooms.len() as u64, 30).await;
+    admin.covered(rooms.len() as u64, 30).await;
+    for room in &rooms {
+        for bot in [&audit.user, &admin.user] {
+            assert_eq!(homeserver.power(room, bot), 100);
+        }
+    }
+    audit.stop().await;
+    admin.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_that_another_writer_overwrote_is_asked_for_again() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(1, 5).await;
+    let levels = json!({ "users": { alice.as_str(): 100 } });
+    homeserver.force_state(&room, &alice, "m.room.power_levels", "", levels);
+    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(homeserver.power(&room, &bot.user), 100);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_creator_who_takes_the_power_back_each_time_is_not_answered_in_a_hot_loop() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "12", RoomKind::Private);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(1, 5).await;
+    for _ in 0..600 {
+        homeserver.force_state(&room, &alice, "m.room.power_levels", "", json!({ "users": {} }));
+        bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let repairs = homeserver.count("make_room_admin");
+    assert!((5..30).contains(&repairs), "{repairs} repairs in ten minutes");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn kicked_comes_back_and_banned_does_not() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let kicked = homeserver.create_room(&alice, "12", RoomKind::Private);
+    let banned = homeserver.create_room(&alice, "12", RoomKind::Private);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(2, 5).await;
+    let asked = homeserver.count("make_room_admin");
+    homeserver.force_membership(&kicked, &bot.user, "leave");
+    homeserver.force_membership(&banned, &bot.user, "ban");
+    bot.until("settled", 10, |state| {
+        state.totals.covered == 1 && state.totals.blocked.get("banned") == Some(&1)
+    })
+    .await;
+    assert_eq!(homeserver.membership(&kicked, &bot.user), "join");
+    assert_eq!(homeserver.count("make_room_admin"), asked + 1, "nothing is asked for a banned bot");
+    bot.stop().await;
+}
+
+/// A direct chat as a client makes it: the other person was invited with `is_direct`, then joined.
+fn direct_chat(homeserver: &MockHomeserver, creator: &UserId, other: &UserId) -> RoomId {
+    let room = homeserver.create_room(creator, "11", RoomKind::Encrypted);
+    let invite = json!({ "membership": "invite", "is_direct": true });
+    homeserver.force_state(&room, creator, "m.room.member", other.as_str(), invite);
+    homeserver.force_membership(&room, other, "join");
+    room
+}
+
+#[tokio::test(start_paused = true)]
+async fn both_bots_say_in_a_direct_chat_that_they_are_services() {
+    let homeserver = server();
+    homeserver.set_latency(Duration::from_millis(10));
+    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+    let direct = direct_chat(&homeserver, &alice, &bob);
+    let small = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_membership(&small, &bob, "join");
+    let mut audit = start(&homeserver, "auditbot", Control::default());
+    let mut admin = start(&homeserver, "adminbot", Control::default());
+    audit.covered(2, 10).await;
+    admin.covered(2, 10).await;
+    // The other bot's write can overwrite one's own; the next look mends that.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let content = homeserver.state(&direct, FUNCTIONAL_MEMBERS, "").expect("written");
+    let mut members: Vec<&str> =
+        content["service_members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
+    members.sort_unstable();
+    assert_eq!(members, [admin.user.as_str(), audit.user.as_str()]);
+    assert_eq!(homeserver.state(&small, FUNCTIONAL_MEMBERS, ""), None, "a small room is not a direct chat");
+    audit.stop().await;
+    admin.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_selection_is_obeyed_and_its_changes_take_effect() {
+    let homeserver = server();
+    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+    let space = homeserver.create_room(&alice, "11", RoomKind::Space);
+    let below = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_state(&space, &alice, "m.space.child", below.as_str(), json!({ "via": ["here.org"] }));
+    let claims = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_state(&claims, &alice, "m.space.parent", space.as_str(), json!({ "via": ["here.org"] }));
+    let direct = direct_chat(&homeserver, &alice, &bob);
+    let denied = homeserver.create_room(&alice, "11", RoomKind::Public);
+    let selection = RoomSelection {
+        direct_messages: false,
+        deny: vec![denied.clone()],
+        exclude_spaces: vec![space.clone()],
+        ..RoomSelection::default()
+    };
+    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
+    bot.covered(1, 5).await;
+    assert_eq!(homeserver.membership(&claims, &bot.user), "join", "a claim to be in a space does not count");
+    for room in [&space, &below, &direct, &denied] {
+        assert_eq!(homeserver.membership(room, &bot.user), "none");
+    }
+    let excluded = bot.state.borrow().totals.excluded.clone();
+    assert_eq!(excluded["excluded_space"], 2);
+    assert_eq!(excluded["direct_message"], 1);
+    assert_eq!(excluded["denied"], 1);
+
+    // An invitation does not change that.
+    homeserver.force_membership(&denied, &bot.user, "invite");
+    bot.hints.send(Hint::Invited(denied.clone())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(homeserver.membership(&denied, &bot.user), "leave");
+
+    bot.control.send_modify(|control| {
+        control.selection = RoomSelection { deny: vec![claims.clone()], ..RoomSelection::default() };
+    });
+    bot.covered(4, 10).await;
+    assert_eq!(homeserver.membership(&claims, &bot.user), "leave", "what is denied later is left");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invitation_to_a_room_elsewhere_is_refused() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.until("started", 5, |state| state.is_complete).await;
+    // Of a remote room the list says nothing as long as nobody local is in it.
+    let remote = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_membership(&remote, &bot.user, "invite");
+    let hidden = homeserver.world().rooms.remove(&remote).unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    bot.hints.send(Hint::Invited(remote.clone())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    assert!(homeserver.calls().iter().any(|call| call.call == "leave" && call.subject == remote.as_str()));
+    assert_eq!(homeserver.count("join"), 0);
+    drop(hidden);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn paused_looks_but_does_not_act() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    let mut bot =
+        start(&homeserver, "auditbot", Control { selection: RoomSelection::default(), paused: true });
+    bot.until("seen", 5, |state| state.totals.pending == 1).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(homeserver.count("make_room_admin") + homeserver.count("join"), 0);
+    assert!(bot.log.entries().is_empty());
+    bot.control.send_modify(|control| control.paused = false);
+    bot.covered(1, 5).await;
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn acts_are_recorded_before_and_after_with_whose_name_was_used() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "12", RoomKind::Private);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(1, 5).await;
+    let entries = bot.log.entries();
+    let [Entry::Intent(power), Entry::Outcome(of, ActOutcome::Done { sent }), Entry::Intent(join), _] =
+        &entries[..]
+    else {
+        panic!("{entries:#?}")
+    };
+    assert_eq!((power.kind, join.kind), (StepKind::MakeAdmin, StepKind::Join));
+    assert_eq!(power.on_behalf_of.as_deref(), Some(alice.as_str()));
+    assert_eq!((&power.room_id, of), (&room, &power.id));
+    assert_ne!(power.id, join.id);
+    let types: Vec<&str> = sent.iter().map(|event| event.event_type.as_str()).collect();
+    assert_eq!(types, ["m.room.power_levels", "m.room.member"]);
+    assert!(sent.iter().all(|event| event.sender == alice.as_str()));
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_done_that_cannot_be_recorded() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    let mut bot =
+        start(&homeserver, "auditbot", Control { selection: RoomSelection::default(), paused: true });
+    *bot.log.refuses.lock().unwrap() = true;
+    bot.control.send_modify(|control| control.paused = false);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(homeserver.count("make_room_admin"), 0);
+    *bot.log.refuses.lock().unwrap() = false;
+    bot.covered(1, 120).await;
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_lost_after_the_effect_is_not_repeated() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.lose_answer("make_room_admin", 1);
+    homeserver.lose_answer("join", 1);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(1, 30).await;
+    assert_eq!(homeserver.count("make_room_admin"), 1);
+    assert_eq!(homeserver.count("join"), 1);
+    let failed = bot.log.entries().into_iter().find_map(|entry| match entry {
+        Entry::Outcome(_, ActOutcome::Failed { category, sent }) => Some((category, sent.len())),
+        _ => None,
+    });
+    assert_eq!(failed, Some(("unreachable", 2)), "what was sent all the same is recorded");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crash_at_any_point_is_healed_by_the_next_process() {
+    for call in ["make_room_admin", "join", "room_state", "puppet"] {
+        for nth in 1..=3 {
+            let homeserver = server();
+            let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+            let direct = direct_chat(&homeserver, &alice, &bob);
+            homeserver.lose_answer(call, nth);
+            let bot = start(&homeserver, "auditbot", Control::default());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            bot.task.abort();
+            let admin = homeserver.add_user(&localpart("second-admin"), true);
+            let mut second = start_again(&homeserver, &bot.user, admin, Control::default());
+            second.covered(1, 30).await;
+            assert_eq!(homeserver.power(&direct, &bot.user), 100, "{call} {nth}");
+            assert!(homeserver.state(&direct, FUNCTIONAL_MEMBERS, "").is_some(), "{call} {nth}");
+            second.stop().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn backs_off_for_as_long_as_the_homeserver_says() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    for _ in 0..8 {
+        homeserver.create_room(&alice, "11", RoomKind::Private);
+    }
+    homeserver.fail("make_room_admin", 1, || HomeserverError::RateLimited {
+        what: "power in a room",
+        retry_after: Some(Duration::from_secs(30)),
+    });
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = homeserver.count("make_room_admin");
+    assert!(asked <= 4, "{asked} rooms were begun while the limit was hit");
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(homeserver.count("make_room_admin"), asked, "no further room until the time is over");
+    bot.covered(8, 60).await;
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_homeserver_is_a_problem_that_passes() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.fail_always("rooms", || HomeserverError::Server { status: 502, what: "the list of rooms" });
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.until("told", 5, |state| state.problem.as_ref().is_some_and(|p| p.category == "server_error")).await;
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let asked = homeserver.count("rooms");
+    assert!(asked < 25, "asked {asked} times in ten minutes");
+    homeserver.heal();
+    bot.covered(1, 70).await;
+    assert_eq!(bot.state.borrow().problem, None);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_room_that_is_refused_does_not_hold_up_the_others() {
+    let homeserver = server();
+    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+    let empty = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_membership(&empty, &bob, "join");
+    homeserver.force_membership(&empty, &alice, "leave");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.fail("join", 1, || HomeserverError::Refused {
+        what: "joining a room",
+        status: 403,
+        errcode: "M_FORBIDDEN".to_owned(),
+        message: "no".to_owned(),
+    });
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.until("honest", 10, |state| {
+        state.totals.covered == 1 && state.totals.blocked.get("no_local_admin") == Some(&1)
+    })
+    .await;
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_puppet_token_is_renewed_and_the_last_one_is_ended() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(1, 5).await;
+    let user = bot.user.clone();
+    homeserver.world().revoke_puppets(&user);
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    bot.covered(2, 5).await;
+    assert_eq!(homeserver.count("puppet"), 2);
+    let sessions = homeserver.world().sessions_of(&user);
+    bot.stop().await;
+    assert_eq!(homeserver.world().sessions_of(&user), sessions - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_notice_is_posted_once_in_each_room_that_the_bot_joins() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    let selection = RoomSelection { notice: Some("recorded".to_owned()), ..RoomSelection::default() };
+    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
+    bot.covered(1, 5).await;
+    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let messages = homeserver.world().rooms[&room].messages.clone();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].3, json!({ "msgtype": "m.notice", "body": "recorded" }));
+    let kinds = bot.log.kinds();
+    assert_eq!(kinds, [StepKind::MakeAdmin, StepKind::Join, StepKind::PostNotice]);
+    bot.stop().await;
+}
