@@ -34,3 +34,5 @@ mod store_hostile;
 mod store_roles;
 #[cfg(test)]
 mod store_search;
+#[cfg(test)]
+mod store_state;

@@ -18,6 +18,13 @@ use crate::{
 #[derive(Clone)]
 pub(super) struct SourceKey(pub(super) Vec<u8>);
 
+impl std::fmt::Debug for SourceKey {
+    /// Who has the key can tell whether an erased event was recorded.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SourceKey([redacted])")
+    }
+}
+
 impl SourceKey {
     /// 128 bits of HMAC-SHA-256, in the type that Postgres keeps in exactly 16 bytes.
     pub(super) fn hash(&self, source_id: &str) -> Uuid {

@@ -27,6 +27,9 @@ const POOL: u32 = 4;
 /// Longer than the server's own timeout of a statement: for a network that swallows packets.
 const DEADLINE: Duration = Duration::from_mins(2);
 
+/// Batches that go into the default partition before partitions are tried again.
+const PARTITIONS_WAIT: u32 = 50;
+
 /// What a writer needs besides its endpoint.
 #[derive(Debug)]
 pub struct WriterOptions {
@@ -42,7 +45,7 @@ pub struct PgStore {
     endpoint: Endpoint,
     pool: PgPool,
     inbox_key: Option<SecretString>,
-    source_key: OnceCell<Vec<u8>>,
+    source_key: OnceCell<SourceKey>,
     state: Mutex<State>,
 }
 
@@ -52,6 +55,8 @@ struct State {
     sequencer: Option<Sequencer>,
     /// Partitions that are known to exist: category and first of the month.
     partitions: BTreeSet<(u8, Date)>,
+    /// Batches to wait before asking for partitions again after that has failed.
+    partitions_wait: u32,
 }
 
 impl PgStore {
@@ -63,7 +68,12 @@ impl PgStore {
             endpoint,
             inbox_key,
             source_key: OnceCell::new(),
-            state: Mutex::new(State { rng, sequencer: None, partitions: BTreeSet::new() }),
+            state: Mutex::new(State {
+                rng,
+                sequencer: None,
+                partitions: BTreeSet::new(),
+                partitions_wait: 0,
+            }),
         }
     }
 
@@ -80,10 +90,11 @@ impl PgStore {
                     .fetch_optional(&self.pool)
                     .await
                     .map_err(map)?
+                    .map(SourceKey)
                     .ok_or_else(|| continuity::inconsistent("trail_key", "there is no row"))
             })
             .await?;
-        Ok(SourceKey(key.clone()))
+        Ok(key.clone())
     }
 
     async fn try_open(&self, promised: Option<&TrailPoint>) -> Result<TrailPoint, StoreError> {
@@ -193,17 +204,31 @@ impl PgStore {
         if wanted.is_empty() {
             return;
         }
-        let made = sqlx::query("SELECT ensure_partitions($1, $2)")
-            .bind(wanted.iter().map(|(category, _)| i16::from(*category)).collect::<Vec<_>>())
-            .bind(wanted.iter().map(|(_, month)| month.to_sqlx()).collect::<Vec<SqlDate>>())
-            .execute(&self.pool)
-            .await;
-        match made {
-            Ok(_) => state.partitions.extend(wanted),
+        if state.partitions_wait > 0 {
+            state.partitions_wait -= 1;
+            return;
+        }
+        match self.make_partitions(&wanted).await {
+            Ok(()) => state.partitions.extend(wanted),
             Err(error) => {
-                tracing::warn!(error = %map(error), "partitions could not be made; using the default one");
+                let error = map(error);
+                tracing::warn!(%error, "partitions could not be made; using the default one");
+                state.partitions_wait = PARTITIONS_WAIT;
             }
         }
+    }
+
+    /// Attaching a partition waits for everybody who reads the default one, and whoever comes later
+    /// waits behind it; so it gives up soon.
+    async fn make_partitions(&self, wanted: &BTreeSet<(u8, Date)>) -> Result<(), sqlx::Error> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("SELECT set_config('lock_timeout', '1s', true)").execute(&mut *transaction).await?;
+        sqlx::query("SELECT ensure_partitions($1, $2)")
+            .bind(wanted.iter().map(|(category, _)| i16::from(*category)).collect::<Vec<_>>())
+            .bind(wanted.iter().map(|(_, month)| month.to_sqlx()).collect::<Vec<SqlDate>>())
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await
     }
 }
 
