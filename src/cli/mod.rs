@@ -9,6 +9,7 @@ pub mod completions;
 pub mod crds;
 pub mod migrate;
 pub mod operator;
+pub mod worker;
 
 /// Gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ enum Command {
     Crds(crds::Args),
     /// Work for every AdminBot and AuditBot of the cluster.
     Operator(operator::Args),
+    /// Follow one bot's rooms and write its audit trail (runs in the pod that the operator makes).
+    Worker(Box<worker::Args>),
 }
 
 impl Cli {
@@ -49,6 +52,7 @@ impl Cli {
             Command::Completions(args) => completions::run(&args, &mut Self::command()),
             Command::Crds(args) => crds::run(&args),
             Command::Operator(args) => operator::run(args).await,
+            Command::Worker(args) => worker::run(*args).await,
         }
     }
 }

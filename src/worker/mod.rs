@@ -1,6 +1,19 @@
 //! The worker: one bot's Matrix device, and the only sequencer of its trail.
 //!
-//! Nothing here knows Kubernetes: instructions come in and reports go out through ports.
+//! Nothing here knows Kubernetes: instructions come in and reports go out through [`ports`].
 
+mod backoff;
+pub mod board;
+mod capture;
 pub mod convert;
+mod guard;
+mod inbox;
+pub mod metrics;
+mod plan;
+pub mod ports;
+pub mod recorder;
+mod records;
+mod report;
 pub mod session;
+pub mod supervisor;
+mod suspension;

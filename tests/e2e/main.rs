@@ -14,6 +14,7 @@
 #[expect(dead_code, reason = "each test module uses a part of it")]
 mod support;
 
+mod capture;
 mod conversation;
 mod deletion;
 mod examples;

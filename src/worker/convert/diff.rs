@@ -10,7 +10,7 @@ const MAX_CHANGES: usize = 500;
 
 /// What changed between two values below `path` (an RFC 6901 pointer): objects are compared key by
 /// key, everything else as a whole. `None` means that there is no value.
-pub(super) fn diff(path: &str, before: Option<&Value>, after: Option<&Value>) -> Vec<Change> {
+pub(crate) fn diff(path: &str, before: Option<&Value>, after: Option<&Value>) -> Vec<Change> {
     let mut changes = Vec::new();
     walk(path, before, after, &mut changes);
     if changes.len() > MAX_CHANGES {

@@ -16,6 +16,7 @@ mod tests;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::diff::diff;
 use self::{
     draft::Draft,
     lenient::{Fields, str_at},

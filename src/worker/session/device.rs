@@ -38,7 +38,7 @@ pub(super) async fn build(settings: &Settings, number: u32) -> Result<Client, Se
     Client::builder()
         .homeserver_url(&settings.homeserver)
         .respect_login_well_known(false)
-        .http_client(http_client(settings.ca.as_deref())?)
+        .http_client(http_client(settings)?)
         .request_config(RequestConfig::new().disable_retry().timeout(std::time::Duration::from_secs(30)))
         .sqlite_store(&folder, Some(&store_passphrase(settings)))
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
@@ -61,15 +61,23 @@ pub(super) fn encryption_settings() -> EncryptionSettings {
     }
 }
 
-fn http_client(ca: Option<&[u8]>) -> Result<reqwest::Client, SessionError> {
+fn http_client(settings: &Settings) -> Result<reqwest::Client, SessionError> {
+    let unusable = |what: &str| SessionError::Volume { problem: format!("{what} cannot be used") };
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("ems-bots/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
+        // The variables of the environment are not read.
+        .no_proxy()
         .connect_timeout(std::time::Duration::from_secs(10));
-    if let Some(pem) = ca {
-        let certificates = reqwest::Certificate::from_pem_bundle(pem)
-            .map_err(|_| SessionError::Volume { problem: "the CA certificate cannot be read".to_owned() })?;
+    if let Some(pem) = settings.ca.as_deref() {
+        let certificates =
+            reqwest::Certificate::from_pem_bundle(pem).map_err(|_| unusable("the CA certificate"))?;
         builder = builder.tls_certs_merge(certificates);
+    }
+    if let Some(url) = &settings.proxy {
+        let exceptions = settings.no_proxy.as_deref().and_then(reqwest::NoProxy::from_string);
+        let proxy = reqwest::Proxy::all(url.expose_secret()).map_err(|_| unusable("the proxy URL"))?;
+        builder = builder.proxy(proxy.no_proxy(exceptions));
     }
     builder.build().map_err(|_| SessionError::Client { problem: "no TLS".to_owned() })
 }

@@ -41,12 +41,18 @@ pub struct Settings {
     pub homeserver: String,
     /// Additional CA certificates, PEM.
     pub ca: Option<Vec<u8>>,
+    /// HTTP proxy; its URL may hold a password. Without one, none is used.
+    pub proxy: Option<SecretString>,
+    /// Hosts that are reached without it, separated by commas.
+    pub no_proxy: Option<String>,
     /// The bot.
     pub user: UserId,
     /// The worker's volume.
     pub data_dir: PathBuf,
     /// The account's secrets.
     pub secrets: Secrets,
+    /// Where the phrase is read again, to notice that somebody altered its Secret.
+    pub phrase_file: Option<PathBuf>,
 }
 
 /// A device that can receive and decrypt.
@@ -199,8 +205,18 @@ impl Sessions {
     ) -> Result<Option<Trouble>, SessionError> {
         match identity::verify(client, facts).await? {
             Some(trouble) => Ok(Some(trouble)),
-            None => identity::phrase_opens(client, self.settings.secrets.phrase.expose_secret()).await,
+            None => identity::phrase_opens(client, self.phrase_now().await.expose_secret()).await,
         }
+    }
+
+    /// The phrase as its Secret has it now.
+    async fn phrase_now(&self) -> SecretString {
+        if let Some(file) = &self.settings.phrase_file
+            && let Ok(text) = tokio::fs::read_to_string(file).await
+        {
+            return SecretString::from(text.trim_end_matches(['\r', '\n']));
+        }
+        self.settings.secrets.phrase.clone()
     }
 
     /// Makes anew what is not ours any more. A person decided so, and the trail says it already.

@@ -33,8 +33,13 @@ impl Trouble {
         !matches!(self, Self::IdentityReplaced | Self::IdentityMissing | Self::DeviceUnsigned)
     }
 
-    /// The condition `EncryptionReady` that it makes.
-    pub fn check(self) -> Check {
+    /// Name of the state, as the condition has it and as records tell it.
+    pub fn reason(self) -> &'static str {
+        self.check("").reason
+    }
+
+    /// The condition `EncryptionReady` that it makes; `phrase` names the Secret with the phrase.
+    pub fn check(self, phrase: &str) -> Check {
         let (reason, what) = match self {
             Self::IdentityReplaced => (
                 "IdentityReplaced",
@@ -63,20 +68,19 @@ impl Trouble {
             ),
             Self::StorageReplaced => (
                 "SecretStorageReplaced",
-                "a person signed in as the bot changed its secret storage: the phrase in the Secret does not \
-                 open the bot's keys any more",
+                "a person signed in as the bot changed its secret storage: the phrase does not open the \
+                 bot's keys any more",
             ),
             Self::StorageDeleted => (
                 "SecretStorageDeleted",
-                "a person signed in as the bot deleted its secret storage: the phrase in the Secret opens \
-                 nothing",
+                "a person signed in as the bot deleted its secret storage: the phrase opens nothing",
             ),
             Self::PhraseRefused => {
                 return Check::failed(
                     "PhraseRefused",
                     format!(
-                        "the phrase in the backup phrase Secret does not open the bot's secret storage: \
-                         restore the Secret from a backup and delete the worker's pod, or {WAY_BACK}"
+                        "the phrase in the Secret {phrase} does not open the bot's secret storage: restore \
+                         the Secret from a backup, or {WAY_BACK}"
                     ),
                 );
             }
@@ -101,7 +105,7 @@ mod tests {
             Trouble::StorageDeleted,
             Trouble::PhraseRefused,
         ] {
-            let check = trouble.check();
+            let check = trouble.check("bot-backup-phrase");
             assert_eq!(check.ok, Some(false));
             assert!(check.message.contains("repair-encryption"), "{}", check.message);
         }

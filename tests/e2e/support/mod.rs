@@ -5,6 +5,7 @@ pub mod actions;
 pub mod client;
 pub mod gate;
 pub mod leaks;
+pub mod local_worker;
 pub mod scene;
 pub mod services;
 pub mod sql;
@@ -19,6 +20,7 @@ use std::{
 
 pub use client::Client;
 pub use gate::{Act, Gate, Rule};
+pub use local_worker::LocalWorker;
 pub use scene::Scene;
 pub use services::{Database, Synapse};
 pub use tenant::Tenant;

@@ -1,0 +1,76 @@
+//! The Secrets as files, below one folder.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use secrecy::SecretString;
+
+use crate::{
+    domain::{UserId, trail::TrailPoint},
+    homeserver::Session,
+};
+
+/// Reads them; an error names the file, never what is in it.
+pub(super) struct Files {
+    folder: PathBuf,
+}
+
+impl Files {
+    pub(super) fn new(folder: &Path) -> Self {
+        Self { folder: folder.to_owned() }
+    }
+
+    /// A file that must be there. A newline at its end does not count.
+    pub(super) fn text(&self, name: &str) -> anyhow::Result<String> {
+        let path = self.folder.join(name);
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("cannot read {}; is its Secret complete?", path.display()))?;
+        let text = text.trim_end_matches(['\r', '\n']).to_owned();
+        anyhow::ensure!(!text.is_empty(), "{} is empty", path.display());
+        Ok(text)
+    }
+
+    pub(super) fn secret(&self, name: &str) -> anyhow::Result<SecretString> {
+        self.text(name).map(SecretString::from)
+    }
+
+    /// A file that may be missing.
+    pub(super) fn optional(&self, name: &str) -> Option<String> {
+        self.text(name).ok()
+    }
+
+    /// The session of the worker's admin account.
+    pub(super) fn admin_session(&self) -> anyhow::Result<Session> {
+        Ok(Session {
+            user_id: UserId::parse(self.text("admin/user-id")?)?,
+            device_id: None,
+            access_token: self.secret("admin/access-token")?,
+        })
+    }
+
+    /// The point in the ConfigMap that outlives the custom resource.
+    pub(super) fn kept_trail(&self) -> Option<TrailPoint> {
+        Some(TrailPoint {
+            epoch: self.optional("trail/epoch")?.parse().ok()?,
+            size: self.optional("trail/size")?.parse().ok()?,
+            root_hash: self.optional("trail/rootHash")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_file_is_named_and_a_newline_is_cut() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("account")).unwrap();
+        std::fs::write(folder.path().join("account/password"), "geheim\n").unwrap();
+        let files = Files::new(folder.path());
+        assert_eq!(files.text("account/password").unwrap(), "geheim");
+        let error = format!("{:#}", files.secret("backup-phrase/phrase").unwrap_err());
+        assert!(error.contains("backup-phrase/phrase"), "{error}");
+        assert!(files.kept_trail().is_none());
+    }
+}

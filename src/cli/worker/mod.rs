@@ -1,0 +1,245 @@
+//! `ems-bots worker`: one bot's device and the only writer of its trail.
+
+mod files;
+mod kubernetes;
+mod local;
+mod status;
+
+use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use clap::ValueEnum;
+use tokio::sync::watch;
+
+use self::files::Files;
+use crate::{
+    crd::{AdminBot, AuditBot},
+    domain::{BotKind, BotName, Clock, SystemClock, UserId, worker::Instructions},
+    homeserver::{
+        Connect,
+        synapse::{Connection, Settings as SynapseSettings},
+    },
+    lifecycle::Lifecycle,
+    store::pg::{Endpoint, EndpointParts, PgStore, Role, SchemaName, WriterOptions, role_name},
+    telemetry::{Health, init_logging, serve},
+    worker::{
+        board::Board,
+        metrics::Metrics,
+        ports::{NoPresence, Reporter},
+        recorder::{Recorder, Stop},
+        session::{self, Secrets, Sessions},
+        supervisor::Worker,
+    },
+};
+
+/// Follow one bot's rooms and write its audit trail. Runs in the pod that the operator makes.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Kind of the custom resource.
+    #[arg(long, env = "EMS_BOT_KIND", value_enum)]
+    kind: Kind,
+    /// Namespace of the custom resource.
+    #[arg(long, env = "EMS_BOT_NAMESPACE")]
+    namespace: String,
+    /// Name of the custom resource.
+    #[arg(long, env = "EMS_BOT_NAME")]
+    name: String,
+    /// URL of the homeserver, admin API included.
+    #[arg(long, env = "EMS_HOMESERVER_URL")]
+    homeserver_url: url::Url,
+    /// Schema of the trail in the database [default: the kind].
+    #[arg(long, env = "EMS_DATABASE_SCHEMA")]
+    database_schema: Option<String>,
+    /// HTTP proxy between this pod and the homeserver.
+    #[arg(long, env = "EMS_PROXY_URL")]
+    proxy_url: Option<String>,
+    /// Hosts that are reached without the proxy, separated by commas.
+    #[arg(long, env = "EMS_NO_PROXY")]
+    no_proxy: Option<String>,
+    /// Folder with the mounted Secrets.
+    #[arg(long, env = "EMS_CONFIG_DIR", default_value = "/etc/ems-bots")]
+    config_dir: PathBuf,
+    /// The worker's volume.
+    #[arg(long, env = "EMS_DATA_DIR", default_value = "/var/lib/ems-bots")]
+    data_dir: PathBuf,
+    /// Address of /livez, /readyz and /metrics.
+    #[arg(long, env = "EMS_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Read the custom resource from this YAML file instead of from a cluster, follow its changes,
+    /// and log reports instead of writing a status.
+    #[arg(long, value_name = "FILE")]
+    local: Option<PathBuf>,
+    /// Seconds between two looks at the bot's identity.
+    #[arg(long, env = "EMS_EXAMINE_SECONDS", default_value = "60", hide = true)]
+    examine_seconds: u64,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    #[value(name = "adminbot", alias = "AdminBot")]
+    Admin,
+    #[value(name = "auditbot", alias = "AuditBot")]
+    Audit,
+}
+
+impl From<Kind> for BotKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Admin => Self::Admin,
+            Kind::Audit => Self::Audit,
+        }
+    }
+}
+
+/// Runs until a signal comes, or until another process has become the trail's writer.
+pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let filter = init_logging()?;
+    let lifecycle = Lifecycle::new();
+    let soft = lifecycle.soft();
+    let bot = BotName { namespace: args.namespace.clone(), name: args.name.clone(), kind: args.kind.into() };
+    let span = tracing::info_span!("worker", namespace = %bot.namespace, bot = %bot.name, kind = %bot.kind);
+    let _entered = span.enter();
+    let files = Files::new(&args.config_dir);
+    let registry = prometheus::Registry::new();
+    let metrics = Metrics::new(&registry)?;
+    let health = Health::default();
+    health.waiting("custom resource", "not read yet");
+    lifecycle.spawn("endpoints", serve(args.listen, registry, health.clone(), soft.clone()));
+    let log_filter = args.config_dir.join("log/filter");
+    tokio::spawn(filter.follow(log_filter, Duration::from_secs(10), soft.clone()));
+
+    let kept = files.kept_trail();
+    let (instructions, reporter): (watch::Receiver<Instructions>, Arc<dyn Reporter>) = match &args.local {
+        Some(file) => local::start(args.kind.into(), file.clone(), kept, &lifecycle).await?,
+        None => {
+            let client = kube::Client::try_default().await.context("no access to the Kubernetes API")?;
+            let started = async {
+                match args.kind {
+                    Kind::Admin => kubernetes::start::<AdminBot>(client, bot.clone(), kept, &lifecycle).await,
+                    Kind::Audit => kubernetes::start::<AuditBot>(client, bot.clone(), kept, &lifecycle).await,
+                }
+            };
+            tokio::select! {
+                started = started => started?,
+                () = soft.cancelled() => return Ok(lifecycle.run_until_shutdown().await?),
+                _ = terminated() => return Ok(ExitCode::SUCCESS),
+            }
+        }
+    };
+    health.ready("custom resource");
+    let worker = build(&args, &files, bot, metrics, health, instructions, reporter)?;
+    let lost = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let (flag, ending) = (lost.clone(), soft.clone());
+    let task = async move {
+        let result = worker.run(ending).await;
+        flag.store(matches!(result, Err(Stop::LostSequencer)), std::sync::atomic::Ordering::Relaxed);
+        result
+    };
+    lifecycle.spawn("worker", tracing::Instrument::instrument(task, span.clone()));
+    drop(_entered);
+    let code = lifecycle.run_until_shutdown().await?;
+    // Refused: another process writes this trail.
+    Ok(if lost.load(std::sync::atomic::Ordering::Relaxed) { ExitCode::from(4) } else { code })
+}
+
+async fn terminated() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            terminate.recv().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn build(
+    args: &Args,
+    files: &Files,
+    bot: BotName,
+    metrics: Metrics,
+    health: Health,
+    instructions: watch::Receiver<Instructions>,
+    reporter: Arc<dyn Reporter>,
+) -> anyhow::Result<Worker> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let homeserver_ca = files.optional("homeserver-ca/ca.crt");
+    let mut settings = SynapseSettings::new(args.homeserver_url.clone());
+    settings.ca_pem = homeserver_ca.clone().map(String::into_bytes);
+    settings.proxy = args.proxy_url.clone().map(Into::into);
+    settings.clock = clock.clone();
+    let connection = Connection::new(&settings).context("--homeserver-url or its CA cannot be used")?;
+    let admin_session = files.admin_session()?;
+    let admin = Arc::from(connection.admin(admin_session.clone()));
+    let user = {
+        let instructions = instructions.borrow();
+        UserId::from_parts(&instructions.username, &instructions.server_name)
+    };
+    let sessions = Arc::new(Sessions::new(
+        session::Settings {
+            homeserver: args.homeserver_url.to_string(),
+            ca: homeserver_ca.map(String::into_bytes),
+            proxy: args.proxy_url.clone().map(Into::into),
+            no_proxy: args.no_proxy.clone(),
+            user: user.clone(),
+            data_dir: args.data_dir.clone(),
+            secrets: Secrets {
+                password: files.secret("account/password")?,
+                phrase: files.secret("backup-phrase/phrase")?,
+                device_prefix: files.text("account/device-prefix")?,
+            },
+            phrase_file: Some(args.config_dir.join("backup-phrase/phrase")),
+        },
+        Arc::clone(&admin),
+    ));
+    let board = Board::new();
+    let store = Arc::new(PgStore::new(
+        endpoint(args, files, bot.kind)?,
+        WriterOptions {
+            rng: seeded(),
+            inbox_key: files.optional("database-roles/inbox-password").map(Into::into),
+        },
+    ));
+    let recorder = Recorder::new(store, clock, board.clone(), metrics.clone());
+    Ok(Worker {
+        bot,
+        user,
+        run_id: uuid::Uuid::new_v4().to_string(),
+        sessions,
+        admin,
+        recorder,
+        board,
+        metrics,
+        health,
+        instructions,
+        reporter,
+        presence: Arc::new(NoPresence),
+        examine_every: Duration::from_secs(args.examine_seconds.max(1)),
+    })
+}
+
+fn endpoint(args: &Args, files: &Files, kind: BotKind) -> anyhow::Result<Endpoint> {
+    let schema = SchemaName::parse(args.database_schema.as_deref().unwrap_or(kind.slug()))?;
+    let dbname = files.text("database/dbname")?;
+    // Where the owner may not create roles, a role was given by name.
+    let user = files
+        .optional("database-roles/writer-username")
+        .unwrap_or_else(|| role_name(&schema, &dbname, Role::Writer));
+    let port = files.optional("database/port").map_or(Ok(5432), |port| port.parse());
+    let parts = EndpointParts {
+        host: files.text("database/host")?,
+        port: port.context("port in the database Secret is no number")?,
+        dbname,
+        user,
+        password: files.secret("database-roles/writer-password")?,
+        ca_pem: files.optional("database-ca/ca.crt"),
+        ssl_mode: files.optional("database/sslmode"),
+        schema,
+        application_name: format!("ems-bots worker {}/{}", args.namespace, args.name),
+    };
+    Ok(Endpoint::from_parts(parts)?)
+}
+
+/// Salts and the writer's id come from the operating system's randomness.
+fn seeded() -> rand::rngs::StdRng {
+    rand::make_rng()
+}

@@ -1,0 +1,89 @@
+//! The ciphertext of events that the SDK hands over decrypted: it forgets it, the trail must not.
+//!
+//! The same sync is asked for once more without the SDK looking at it, which Synapse answers from
+//! its cache; an event that is not in the answer is fetched by itself.
+
+use std::collections::{HashMap, HashSet};
+
+use matrix_sdk::{
+    Client,
+    config::RequestConfig,
+    ruma::{
+        OwnedEventId, OwnedRoomId,
+        api::client::{room::get_room_event, sync::sync_events},
+        presence::PresenceState,
+    },
+    sync::SyncResponse,
+};
+
+use super::sync::{LONG_POLL, filter};
+
+/// The ciphertext events by their id; what cannot be had is missing.
+pub(super) async fn of(
+    client: &Client,
+    response: &SyncResponse,
+    since: Option<&str>,
+    timeout: std::time::Duration,
+) -> HashMap<OwnedEventId, String> {
+    let mut wanted = decrypted(response);
+    let mut found = HashMap::new();
+    if wanted.is_empty() {
+        return found;
+    }
+    repeat_sync(client, since, timeout, &mut wanted, &mut found).await;
+    for (event, room) in wanted {
+        match client.send(get_room_event::v3::Request::new(room, event.clone())).await {
+            Ok(response) => {
+                found.insert(event, response.event.json().get().to_owned());
+            }
+            Err(error) => tracing::warn!(%error, "cannot fetch the ciphertext of an event"),
+        }
+    }
+    found
+}
+
+fn decrypted(response: &SyncResponse) -> HashMap<OwnedEventId, OwnedRoomId> {
+    let joined = response.rooms.joined.iter().map(|(room, update)| (room, &update.timeline));
+    let left = response.rooms.left.iter().map(|(room, update)| (room, &update.timeline));
+    let events = joined.chain(left).flat_map(|(room, timeline)| {
+        let opened = timeline.events.iter().filter(|event| event.encryption_info().is_some());
+        opened.filter_map(|event| Some((event.event_id()?, room.clone())))
+    });
+    events.collect()
+}
+
+async fn repeat_sync(
+    client: &Client,
+    since: Option<&str>,
+    timeout: std::time::Duration,
+    wanted: &mut HashMap<OwnedEventId, OwnedRoomId>,
+    found: &mut HashMap<OwnedEventId, String>,
+) {
+    // A first sync is too big to be asked for twice.
+    let Some(since) = since else { return };
+    let mut request = sync_events::v3::Request::new();
+    request.since = Some(since.to_owned());
+    request.filter = Some(filter().into());
+    request.timeout = Some(timeout);
+    request.set_presence = PresenceState::Offline;
+    request.use_state_after = true;
+    let config = RequestConfig::new().disable_retry().timeout(LONG_POLL * 2);
+    let response = match client.send(request).with_request_config(config).await {
+        Ok(response) => response,
+        Err(error) => {
+            tracing::debug!(%error, "cannot repeat a sync");
+            return;
+        }
+    };
+    let ids: HashSet<OwnedEventId> = wanted.keys().cloned().collect();
+    let joined = response.rooms.join.into_values().map(|room| room.timeline.events);
+    let left = response.rooms.leave.into_values().map(|room| room.timeline.events);
+    for event in joined.chain(left).flatten() {
+        if let Ok(Some(id)) = event.get_field::<OwnedEventId>("event_id")
+            && ids.contains(&id)
+        {
+            wanted.remove(&id);
+            found.insert(id, event.json().get().to_owned());
+        }
+    }
+}

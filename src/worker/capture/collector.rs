@@ -1,0 +1,154 @@
+//! Events become records, and records become batches of bounded size.
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Scope,
+    lookup::Lookup,
+    received::{Received, Secrecy},
+};
+use crate::{
+    domain::{EventId, RoomId, UserId, record::RecordDraft},
+    store::{Batch, PendingEvent},
+    worker::{
+        convert::{convert, needs},
+        ports::Presence,
+        recorder::{Recorder, Stop},
+    },
+};
+
+/// Records in one transaction, and bytes of their sources: memory is bounded by one such batch.
+const MAX_RECORDS: usize = 500;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
+
+/// Gathers the records of one response.
+pub(crate) struct Collector<'a> {
+    recorder: &'a Recorder,
+    lookup: &'a Lookup,
+    presence: &'a dyn Presence,
+    bot: &'a UserId,
+    scope: Scope,
+    cancel: &'a CancellationToken,
+    batch: Batch,
+    bytes: usize,
+    /// Rooms with events that miss their key: it may have come while the batch was written.
+    pub(crate) incomplete_rooms: Vec<RoomId>,
+    pub(crate) newest_ms: Option<i64>,
+}
+
+impl<'a> Collector<'a> {
+    pub(crate) fn new(
+        recorder: &'a Recorder,
+        lookup: &'a Lookup,
+        presence: &'a dyn Presence,
+        bot: &'a UserId,
+        scope: Scope,
+        cancel: &'a CancellationToken,
+    ) -> Self {
+        Self {
+            recorder,
+            lookup,
+            presence,
+            bot,
+            scope,
+            cancel,
+            batch: Batch::default(),
+            bytes: 0,
+            incomplete_rooms: Vec::new(),
+            newest_ms: None,
+        }
+    }
+
+    /// Takes one event in.
+    pub(crate) async fn take(&mut self, received: &Received, later: bool) -> Result<(), Stop> {
+        let event: serde_json::Value = serde_json::from_str(&received.raw).unwrap_or_default();
+        let room = RoomId::parse(received.room.as_str()).ok();
+        let ours = room.as_ref().is_some_and(|room| self.presence.is_ours(room, &event));
+        if let Some(room) = room.as_ref().filter(|_| self.concerns_presence(&event)) {
+            self.presence.look_at(room);
+        }
+        let concerns_bot = ours || self.names_bot(&event);
+        if self.scope == Scope::OwnActs && !concerns_bot {
+            return Ok(());
+        }
+        let draft = self.convert(received, ours.then_some(self.bot.as_str()), later).await?;
+        self.note_missing_key(received, room);
+        if !later && let crate::domain::record::Occurred::At(ms) = draft.occurred {
+            self.newest_ms = self.newest_ms.max(Some(ms));
+        }
+        if later && let Some(id) = received.event_id.as_deref().and_then(|id| EventId::parse(id).ok()) {
+            self.batch.resolved.push(id);
+        }
+        self.push(draft).await
+    }
+
+    async fn convert(
+        &self,
+        received: &Received,
+        caused_by: Option<&str>,
+        later: bool,
+    ) -> Result<RecordDraft, Stop> {
+        let input = received.input(caused_by, later);
+        let earlier = match needs(&input) {
+            Some(need) => self.lookup.find(&need, &received.room, &self.batch.drafts, self.cancel).await?,
+            None => None,
+        };
+        Ok(convert(&input, earlier.as_ref()))
+    }
+
+    /// Adds a record that does not come from an event.
+    pub(crate) async fn push(&mut self, draft: RecordDraft) -> Result<(), Stop> {
+        self.bytes += draft.source_raw.as_ref().map_or(0, String::len)
+            + draft.plaintext_raw.as_ref().map_or(0, String::len);
+        self.batch.drafts.push(draft);
+        if self.batch.drafts.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES {
+            self.flush().await?;
+        }
+        Ok(())
+    }
+
+    /// Sets a cursor together with the last part of the batch. Call after the last event only.
+    pub(crate) fn cursor(&mut self, name: impl Into<String>, value: impl Into<String>) {
+        self.batch.cursors.push((name.into(), value.into()));
+    }
+
+    /// Writes what is gathered.
+    pub(crate) async fn flush(&mut self) -> Result<(), Stop> {
+        let batch = std::mem::take(&mut self.batch);
+        self.bytes = 0;
+        if batch != Batch::default() {
+            self.recorder.append(&batch, self.cancel).await?;
+        }
+        Ok(())
+    }
+
+    fn note_missing_key(&mut self, received: &Received, room: Option<RoomId>) {
+        let Secrecy::Closed(reason) = received.secrecy else { return };
+        let event_id = received.event_id.as_deref().and_then(|id| EventId::parse(id).ok());
+        // What is corrupt stays so, whatever keys come.
+        let (Some(event_id), Some(room_id), true) = (event_id, room, reason != "corrupt") else { return };
+        let pending =
+            PendingEvent { event_id, room_id, raw: received.raw.clone(), reason: reason.to_owned() };
+        if self.incomplete_rooms.last() != Some(&pending.room_id) {
+            self.incomplete_rooms.push(pending.room_id.clone());
+        }
+        self.batch.pending.push(pending);
+    }
+
+    /// The bot sent it, or it is about the bot.
+    fn names_bot(&self, event: &serde_json::Value) -> bool {
+        let bot = self.bot.as_str();
+        let field = |name| event.get(name).and_then(serde_json::Value::as_str);
+        field("sender") == Some(bot) || field("state_key") == Some(bot)
+    }
+
+    /// The bot may have been invited, removed or demoted, or the room replaced.
+    fn concerns_presence(&self, event: &serde_json::Value) -> bool {
+        let field = |name| event.get(name).and_then(serde_json::Value::as_str);
+        match (field("type"), field("state_key")) {
+            (Some("m.room.member"), Some(key)) => key == self.bot.as_str(),
+            (Some("m.room.power_levels" | "m.room.tombstone" | "m.space.child"), Some(_)) => true,
+            _ => false,
+        }
+    }
+}

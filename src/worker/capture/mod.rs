@@ -1,0 +1,116 @@
+//! Everything that happens in the bot's rooms, into the trail: exactly once, whatever crashes.
+
+mod ciphertext;
+mod collector;
+mod history;
+mod late_keys;
+mod lookup;
+mod received;
+mod sync;
+
+use std::sync::Arc;
+
+pub(crate) use self::{
+    late_keys::{LateKeys, Rooms},
+    lookup::Lookup,
+    sync::{CURSOR, filter as sync_filter, last_event_cursor},
+};
+use super::{board::Board, metrics::Metrics, ports::Presence, recorder::Recorder, session::Session};
+use crate::{
+    domain::{BotKind, BotName, UserId},
+    telemetry::health::Health,
+};
+
+/// What is recorded of what the bot sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of it: the Audit Bot.
+    Everything,
+    /// What the bot does, and what is done to it: the Admin Bot, whose trail is of administration.
+    OwnActs,
+}
+
+impl Scope {
+    pub(crate) fn of(kind: BotKind) -> Self {
+        match kind {
+            BotKind::Audit => Self::Everything,
+            BotKind::Admin => Self::OwnActs,
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::Everything => "records everything in the bot's rooms",
+            Self::OwnActs => "records administrative acts",
+        }
+    }
+}
+
+/// The part of the worker that follows /sync.
+pub(crate) struct Capture {
+    pub(crate) session: Session,
+    pub(crate) bot: UserId,
+    pub(crate) bot_name: BotName,
+    pub(crate) scope: Scope,
+    pub(crate) recorder: Recorder,
+    pub(crate) lookup: Lookup,
+    pub(crate) presence: Arc<dyn Presence>,
+    pub(crate) board: Board,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) late_keys: Rooms,
+    /// Rung when the account data shows a change of the identity.
+    pub(crate) bell: Arc<tokio::sync::Notify>,
+    spans: history::Spans,
+}
+
+/// What [`Capture::new`] needs.
+pub(crate) struct Parts {
+    pub(crate) session: Session,
+    pub(crate) bot: UserId,
+    pub(crate) bot_name: BotName,
+    pub(crate) recorder: Recorder,
+    pub(crate) lookup: Lookup,
+    pub(crate) presence: Arc<dyn Presence>,
+    pub(crate) board: Board,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) late_keys: Rooms,
+    /// Rung when the account data shows a change of the identity.
+    pub(crate) bell: Arc<tokio::sync::Notify>,
+}
+
+impl Capture {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts {
+            session,
+            bot,
+            bot_name,
+            recorder,
+            lookup,
+            presence,
+            board,
+            health,
+            metrics,
+            late_keys,
+            bell,
+        } = parts;
+        let scope = Scope::of(bot_name.kind);
+        let spans = history::Spans::default();
+        Self {
+            session,
+            bot,
+            bot_name,
+            scope,
+            recorder,
+            lookup,
+            presence,
+            board,
+            health,
+            metrics,
+            late_keys,
+            bell,
+            spans,
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! What Prometheus sees of a worker. Labels are closed sets.
+
+use std::sync::Arc;
+
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+
+use crate::domain::{
+    record::RecordDraft,
+    worker::{Check, RoomTotals},
+};
+
+/// All of the worker's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    sync_lag: Gauge,
+    last_sync: Gauge,
+    sync_errors: IntCounterVec,
+    records: IntCounterVec,
+    undecryptable: IntGaugeVec,
+    rooms: IntGaugeVec,
+    database_errors: IntCounterVec,
+    batches: IntCounter,
+    trail_size: IntGauge,
+    backfilled: IntCounter,
+    late_keys: IntCounter,
+    inbox: IntCounter,
+    opaque: IntCounter,
+    checks: GaugeVec,
+}
+
+fn named(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+    let metric = IntCounter::with_opts(Opts::new(name, help))?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn labelled(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+    let metric = IntCounterVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauge(registry: &Registry, name: &str, help: &str) -> prometheus::Result<Gauge> {
+    let metric = Gauge::with_opts(Opts::new(name, help))?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheus::Result<IntGaugeVec> {
+    let metric = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+    registry.register(Box::new(metric.clone()))?;
+    Ok(metric)
+}
+
+impl Metrics {
+    /// Registers them.
+    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+        let checks = GaugeVec::new(
+            Opts::new("ems_bots_worker_check", "Checks of the worker: 1 good, 0 bad, -1 not known."),
+            &["check"],
+        )?;
+        registry.register(Box::new(checks.clone()))?;
+        let trail_size = IntGauge::new("ems_bots_worker_trail_records", "Records in the trail.")?;
+        registry.register(Box::new(trail_size.clone()))?;
+        Ok(Self(Arc::new(Inner {
+            sync_lag: gauge(
+                registry,
+                "ems_bots_worker_sync_lag_seconds",
+                "Age of the newest event when its batch became durable.",
+            )?,
+            last_sync: gauge(
+                registry,
+                "ems_bots_worker_last_sync_timestamp_seconds",
+                "When a sync was last recorded.",
+            )?,
+            sync_errors: labelled(
+                registry,
+                "ems_bots_worker_sync_errors_total",
+                "Failed calls to the homeserver.",
+                "category",
+            )?,
+            records: labelled(
+                registry,
+                "ems_bots_worker_records_total",
+                "Records appended since the start.",
+                "category",
+            )?,
+            undecryptable: gauges(
+                registry,
+                "ems_bots_worker_undecryptable_events",
+                "Events whose key is missing.",
+                "reason",
+            )?,
+            rooms: gauges(registry, "ems_bots_worker_rooms", "Rooms of the server by state.", "state")?,
+            database_errors: labelled(
+                registry,
+                "ems_bots_worker_database_errors_total",
+                "Failed calls to the database.",
+                "category",
+            )?,
+            batches: named(registry, "ems_bots_worker_batches_total", "Transactions committed.")?,
+            trail_size,
+            backfilled: named(
+                registry,
+                "ems_bots_worker_backfilled_events_total",
+                "Events read from a room's history.",
+            )?,
+            late_keys: named(
+                registry,
+                "ems_bots_worker_late_plaintexts_total",
+                "Events decrypted after they were recorded.",
+            )?,
+            inbox: named(
+                registry,
+                "ems_bots_worker_inbox_drained_total",
+                "Messages taken from the trail's inbox.",
+            )?,
+            opaque: named(
+                registry,
+                "ems_bots_worker_opaque_records_total",
+                "Records that the database took only as bytes.",
+            )?,
+            checks,
+        })))
+    }
+
+    /// A batch became durable.
+    pub(crate) fn appended(&self, drafts: &[RecordDraft], seqs: &[Option<i64>], opaque: usize, size: i64) {
+        for (draft, _) in drafts.iter().zip(seqs).filter(|(_, seq)| seq.is_some()) {
+            self.0.records.with_label_values(&[draft.category.as_str()]).inc();
+        }
+        self.0.batches.inc();
+        self.0.trail_size.set(size);
+        self.0.opaque.inc_by(opaque as u64);
+    }
+
+    pub(crate) fn database_error(&self, category: &str) {
+        self.0.database_errors.with_label_values(&[category]).inc();
+    }
+
+    pub(crate) fn sync_error(&self, category: &str) {
+        self.0.sync_errors.with_label_values(&[category]).inc();
+    }
+
+    pub(crate) fn synced(&self, now: jiff::Timestamp, newest_event_ms: Option<i64>) {
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit")]
+        let seconds = |ms: i64| ms as f64 / 1000.0;
+        self.0.last_sync.set(seconds(now.as_millisecond()));
+        let lag = newest_event_ms.map_or(0, |ms| now.as_millisecond().saturating_sub(ms).max(0));
+        self.0.sync_lag.set(seconds(lag));
+    }
+
+    pub(crate) fn backfilled(&self, events: usize) {
+        self.0.backfilled.inc_by(events as u64);
+    }
+
+    pub(crate) fn late_plaintexts(&self, events: usize) {
+        self.0.late_keys.inc_by(events as u64);
+    }
+
+    pub(crate) fn drained(&self, messages: usize) {
+        self.0.inbox.inc_by(messages as u64);
+    }
+
+    pub(crate) fn undecryptable<'a>(&self, totals: impl IntoIterator<Item = (&'a String, &'a u64)>) {
+        self.0.undecryptable.reset();
+        for (reason, count) in totals {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.0.undecryptable.with_label_values(&[reason]).set(count);
+        }
+    }
+
+    pub(crate) fn rooms(&self, rooms: &RoomTotals) {
+        let of = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        for (state, count) in [
+            ("covered", rooms.covered),
+            ("pending", rooms.pending),
+            ("excluded", rooms.excluded.values().sum()),
+            ("blocked", rooms.blocked.values().sum()),
+        ] {
+            self.0.rooms.with_label_values(&[state]).set(of(count));
+        }
+    }
+
+    pub(crate) fn check(&self, name: &'static str, check: &Check) {
+        let value = match check.ok {
+            Some(true) => 1.0,
+            Some(false) => 0.0,
+            None => -1.0,
+        };
+        self.0.checks.with_label_values(&[name]).set(value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn they_register_once_and_show_their_labels() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        metrics.database_error("unavailable");
+        metrics.rooms(&RoomTotals { covered: 3, ..RoomTotals::default() });
+        metrics.check("encryption", &Check::failed("X", "x"));
+        let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+        assert!(
+            text.contains(r#"ems_bots_worker_database_errors_total{category="unavailable"} 1"#),
+            "{text}"
+        );
+        assert!(text.contains(r#"ems_bots_worker_rooms{state="covered"} 3"#), "{text}");
+        assert!(text.contains(r#"ems_bots_worker_check{check="encryption"} 0"#), "{text}");
+        assert!(Metrics::new(&registry).is_err());
+    }
+}

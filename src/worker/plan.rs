@@ -1,0 +1,52 @@
+//! What the instructions ask for at this moment, and which of their changes are worth a record.
+
+use serde_json::{Value, json};
+
+use crate::domain::worker::{Instructions, SuspendCapture};
+
+/// The state that the worker should be in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Sync, capture, coverage.
+    Running,
+    /// The Matrix side stands still.
+    Suspended,
+    /// Record the deletion, drain the inbox, say that the trail is closed.
+    Closing,
+}
+
+pub(crate) fn mode(instructions: &Instructions) -> Mode {
+    if instructions.deleting {
+        Mode::Closing
+    } else if instructions.suspend {
+        Mode::Suspended
+    } else {
+        Mode::Running
+    }
+}
+
+/// The part of the instructions that a change record shows.
+pub(crate) fn summary(instructions: &Instructions) -> Value {
+    let rooms = &instructions.rooms;
+    let texts = |ids: Vec<String>| Value::from(ids);
+    json!({
+        "displayName": instructions.display_name,
+        "suspend": instructions.suspend,
+        "suspendCapture": match instructions.suspend_capture {
+            SuspendCapture::Skip => "Skip",
+            SuspendCapture::CatchUp => "CatchUp",
+        },
+        "coveragePaused": instructions.coverage_paused,
+        "rooms": {
+            "directMessages": rooms.direct_messages,
+            "localOnly": rooms.local_only,
+            "deny": texts(rooms.deny.iter().map(ToString::to_string).collect()),
+            "only": texts(rooms.only.iter().map(ToString::to_string).collect()),
+            "excludeUsers": texts(rooms.exclude_users.iter().map(ToString::to_string).collect()),
+            "excludeSpaces": texts(rooms.exclude_spaces.iter().map(ToString::to_string).collect()),
+            "creatorPattern": rooms.creator_pattern.as_ref().map(ToString::to_string),
+            "minimumLastActiveSeconds": rooms.minimum_last_active.map(|time| time.as_secs()),
+            "notice": rooms.notice,
+        },
+    })
+}

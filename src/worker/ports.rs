@@ -1,0 +1,53 @@
+//! What the worker needs from the outside, as traits: who reads its custom resource and who writes
+//! its status is decided in `cli`.
+
+use std::fmt;
+
+use async_trait::async_trait;
+
+use crate::domain::{
+    RoomId,
+    worker::{Instructions, WorkerReport},
+};
+
+/// The current instructions; the sender lives in the adapter that watches the custom resource.
+pub type InstructionsReceiver = tokio::sync::watch::Receiver<Instructions>;
+
+/// Why a report could not be delivered; the worker tries again by itself.
+#[derive(Debug)]
+pub struct ReportError(pub String);
+
+impl fmt::Display for ReportError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ReportError {}
+
+/// Takes the worker's reports.
+#[async_trait]
+pub trait Reporter: Send + Sync {
+    /// Delivers a complete report. Called only when something changed.
+    async fn report(&self, report: &WorkerReport) -> Result<(), ReportError>;
+}
+
+/// What capture tells and asks the part that brings the bot into rooms.
+pub trait Presence: Send + Sync {
+    /// The bot was invited to a room, or a room may need a look (its own membership or power changed).
+    fn look_at(&self, room: &RoomId);
+    /// Whether the homeserver sent this event in its sender's name because the bot asked for it.
+    fn is_ours(&self, room: &RoomId, event: &serde_json::Value) -> bool;
+}
+
+/// Nobody brings the bot into rooms: for tests of capture alone.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoPresence;
+
+impl Presence for NoPresence {
+    fn look_at(&self, _: &RoomId) {}
+
+    fn is_ours(&self, _: &RoomId, _: &serde_json::Value) -> bool {
+        false
+    }
+}

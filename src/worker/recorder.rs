@@ -1,0 +1,242 @@
+//! The only way into the trail: one batch at a time, tried again until the database has it.
+//!
+//! While the database is down the caller waits here, so nothing is read that cannot be recorded:
+//! the cursor stands still and memory is bounded by one batch.
+
+use std::sync::Arc;
+
+use tokio::sync::Mutex;
+use tokio_util::sync::CancellationToken;
+
+use super::{backoff::Backoff, board::Board, metrics::Metrics};
+use crate::{
+    domain::{
+        Clock, EventId, Failure, RoomId,
+        filter::StoredRecord,
+        record::RecordDraft,
+        trail::{Continuity, TrailPoint},
+        worker::Check,
+    },
+    store::{Appended, AuditStore, Batch, InboxItem, PendingEvent, StoreError},
+};
+
+/// Why a part of the worker stops.
+#[derive(Debug, thiserror::Error)]
+pub enum Stop {
+    /// It was asked to.
+    #[error("asked to stop")]
+    Cancelled,
+    /// Another process writes this trail: this one must end.
+    #[error("this process is no longer the sequencer of its trail")]
+    LostSequencer,
+    /// A part ended that should not have.
+    #[error("{0}")]
+    Broken(String),
+}
+
+/// Asks the database until it answers.
+macro_rules! persistently {
+    ($self:ident, $cancel:ident, $query:expr) => {{
+        let mut backoff = Backoff::default();
+        loop {
+            match $query.await {
+                Ok(value) => break Ok(value),
+                Err(error) => {
+                    if let Err(stop) = $self.failed(&error, &mut backoff, $cancel).await {
+                        break Err(stop);
+                    }
+                }
+            }
+        }
+    }};
+}
+
+/// Appends to the trail.
+#[derive(Clone)]
+pub struct Recorder {
+    store: Arc<dyn AuditStore>,
+    clock: Arc<dyn Clock>,
+    board: Board,
+    metrics: Metrics,
+    gate: Arc<Mutex<()>>,
+}
+
+impl Recorder {
+    /// Over a store.
+    pub fn new(store: Arc<dyn AuditStore>, clock: Arc<dyn Clock>, board: Board, metrics: Metrics) -> Self {
+        Self { store, clock, board, metrics, gate: Arc::new(Mutex::new(())) }
+    }
+
+    /// The clock that records are stamped with.
+    pub fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
+    }
+
+    /// Becomes the sequencer, and does not return before. A database that does not continue the
+    /// promised trail is left alone; what to do stands in the condition. `promised` is asked again
+    /// before each attempt.
+    pub async fn open(
+        &self,
+        promised: impl Fn() -> Option<TrailPoint> + Send,
+        cancel: &CancellationToken,
+    ) -> Result<TrailPoint, Stop> {
+        let mut backoff = Backoff::default();
+        loop {
+            let point = promised();
+            match self.store.open(point.as_ref()).await {
+                Ok(point) => {
+                    self.good(&point);
+                    return Ok(point);
+                }
+                Err(error) => self.failed(&error, &mut backoff, cancel).await?,
+            }
+        }
+    }
+
+    /// Makes a batch durable, and does not return before.
+    pub async fn append(&self, batch: &Batch, cancel: &CancellationToken) -> Result<Appended, Stop> {
+        let _one_at_a_time = self.gate.lock().await;
+        let mut backoff = Backoff::default();
+        loop {
+            match self.store.append(batch, self.clock.now()).await {
+                Ok(appended) => {
+                    let size = appended.point.size;
+                    self.metrics.appended(&batch.drafts, &appended.seqs, appended.opaque, size);
+                    self.good(&appended.point);
+                    return Ok(appended);
+                }
+                Err(error) => self.failed(&error, &mut backoff, cancel).await?,
+            }
+        }
+    }
+
+    /// A cursor's value.
+    pub async fn cursor(&self, name: &str, cancel: &CancellationToken) -> Result<Option<String>, Stop> {
+        persistently!(self, cancel, self.store.cursor(name))
+    }
+
+    /// The record with this source id, if it has content.
+    pub async fn find_by_source(
+        &self,
+        source_id: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Option<RecordDraft>, Stop> {
+        let found: Option<StoredRecord> = persistently!(self, cancel, self.store.find_by_source(source_id))?;
+        Ok(found.and_then(|record| record.content))
+    }
+
+    /// What an event says now, as the trail has it.
+    pub async fn latest_version(
+        &self,
+        event: &EventId,
+        cancel: &CancellationToken,
+    ) -> Result<Option<RecordDraft>, Stop> {
+        let found: Option<StoredRecord> = persistently!(self, cancel, self.store.latest_version(event))?;
+        Ok(found.and_then(|record| record.content))
+    }
+
+    /// Events that miss their key.
+    pub async fn pending(
+        &self,
+        room: Option<&RoomId>,
+        limit: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<PendingEvent>, Stop> {
+        persistently!(self, cancel, self.store.pending(room, limit))
+    }
+
+    /// Number of events that miss their key, by reason.
+    pub async fn pending_totals(&self, cancel: &CancellationToken) -> Result<Vec<(String, u64)>, Stop> {
+        persistently!(self, cancel, self.store.pending_totals())
+    }
+
+    /// Messages in the inbox.
+    pub async fn inbox(&self, limit: u32, cancel: &CancellationToken) -> Result<Vec<InboxItem>, Stop> {
+        persistently!(self, cancel, self.store.inbox(limit))
+    }
+
+    fn good(&self, point: &TrailPoint) {
+        self.board.set(|report| {
+            report.database = Check::ok("Connected", "the trail's database takes records");
+            report.integrity = Check::ok(
+                "Continues",
+                format!("the database continues the trail of epoch {} that was reported before", point.epoch),
+            );
+            report.trail = Some(point.clone());
+        });
+    }
+
+    async fn failed(
+        &self,
+        error: &StoreError,
+        backoff: &mut Backoff,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        self.metrics.database_error(error.category());
+        if matches!(error, StoreError::LostSequencer) {
+            return Err(Stop::LostSequencer);
+        }
+        tracing::warn!(category = error.category(), %error, source = ?std::error::Error::source(error), "database");
+        self.board.set(|report| {
+            report.database = check(error);
+            if let StoreError::NotContinuing(continuity) = error {
+                report.integrity = not_continuing(continuity);
+            }
+        });
+        if backoff.wait(error.retry(), cancel).await { Ok(()) } else { Err(Stop::Cancelled) }
+    }
+}
+
+/// The condition `DatabaseReady` of an error.
+fn check(error: &StoreError) -> Check {
+    let (reason, advice) = match error {
+        StoreError::Unavailable(_) => (
+            "DatabaseUnreachable",
+            "check host, port and the network policy; nothing is lost meanwhile, recording goes on where it stopped",
+        ),
+        StoreError::Login(_) => (
+            "DatabaseLoginRefused",
+            "the writer role's password is not the one in the Secret; restart the worker's pod to let its init container set it",
+        ),
+        StoreError::Full(_) => ("DatabaseCannotWrite", "free or add space, or end its read-only mode"),
+        StoreError::TransactionPooling => (
+            "TransactionPooling",
+            "name another endpoint in the database Secret (CloudNativePG: the -rw service)",
+        ),
+        StoreError::SchemaTooNew { .. } => ("SchemaTooNew", "do not downgrade ems-bots"),
+        StoreError::SchemaTooOld { .. } => {
+            ("SchemaTooOld", "restart the worker's pod, its init container migrates")
+        }
+        StoreError::MayNotCreateRoles { .. } => {
+            ("MayNotCreateRoles", "have an administrator run the statements")
+        }
+        StoreError::LostSequencer => ("LostSequencer", "another process writes this trail; this one ends"),
+        StoreError::NotContinuing(_) => (
+            "NotContinuing",
+            "nothing is appended: restore the database that holds the promised records, or decide to begin a new epoch",
+        ),
+        StoreError::Inconsistent { .. } => ("DatabaseInconsistent", "see the worker's log, and report it"),
+        StoreError::Query(_) => ("DatabaseFailing", "see the worker's log; the worker tries again by itself"),
+    };
+    Check::failed(reason, format!("{error}: {advice}"))
+}
+
+fn not_continuing(continuity: &Continuity) -> Check {
+    match continuity {
+        Continuity::Continues => Check::ok("Continues", "the database continues the trail"),
+        Continuity::Behind { found } => Check::failed(
+            "Behind",
+            format!(
+                "the database holds {} records of epoch {}, fewer than were reported: it was restored from an older backup, or it is another one",
+                found.size, found.epoch
+            ),
+        ),
+        Continuity::Different { found } => Check::failed(
+            "Different",
+            format!(
+                "the {} records of epoch {} in the database are not those that were reported",
+                found.size, found.epoch
+            ),
+        ),
+    }
+}

@@ -1,0 +1,156 @@
+//! Records of the worker's own acts and states.
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::session::IdentityFacts;
+use crate::domain::{
+    BotName,
+    record::{Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Trust},
+};
+
+/// A record of the worker itself; `what` makes its source id unique.
+fn own(bot: &BotName, category: Category, action: &str, what: &str, now: Timestamp) -> RecordDraft {
+    RecordDraft {
+        source_id: format!("worker:{what}"),
+        category,
+        action: action.to_owned(),
+        occurred: Occurred::At(now.as_millisecond()),
+        actor: Actor::worker(),
+        on_behalf_of: None,
+        context: Context::default(),
+        relations: vec![Relation::new("bot", bot.to_string(), "target")],
+        changes: Vec::new(),
+        text: None,
+        source_raw: None,
+        plaintext_raw: None,
+        trust: Trust::Plain,
+        undecryptable_reason: None,
+        subjects: Vec::new(),
+    }
+}
+
+fn change(path: &str, before: Option<Value>, after: Option<Value>) -> Change {
+    Change { path: path.to_owned(), before, after }
+}
+
+/// The worker goes on recording.
+pub(crate) fn started(bot: &BotName, run: &str, device: &str, now: Timestamp) -> RecordDraft {
+    let mut draft = own(bot, Category::SystemChange, "worker.started", &format!("started:{run}"), now);
+    draft.context.device_id = Some(device.to_owned());
+    draft.context.session_id = Some(run.to_owned());
+    draft.changes = vec![change("/worker/version", None, Some(env!("CARGO_PKG_VERSION").into()))];
+    draft.text = Some(format!("ems-bots {} started", env!("CARGO_PKG_VERSION")));
+    draft
+}
+
+/// The worker stops recording, in order.
+pub(crate) fn stopped(bot: &BotName, run: &str, now: Timestamp) -> RecordDraft {
+    let mut draft = own(bot, Category::SystemChange, "worker.stopped", &format!("stopped:{run}"), now);
+    draft.context.session_id = Some(run.to_owned());
+    draft.changes = vec![change("/worker/version", Some(env!("CARGO_PKG_VERSION").into()), None)];
+    draft.text = Some(format!("ems-bots {} stopped", env!("CARGO_PKG_VERSION")));
+    draft
+}
+
+/// The bot's identity is finished: it is not made anew from now on without a person's decision.
+pub(crate) fn identity_finished(bot: &BotName, facts: &IdentityFacts, now: Timestamp) -> RecordDraft {
+    let what = format!("identity:{}", facts.master_key);
+    let mut draft = own(bot, Category::SystemChange, "bot.identity.finished", &what, now);
+    draft.source_raw = serde_json::to_string(facts).ok();
+    draft.changes = vec![
+        change("/identity/masterKey", None, Some(facts.master_key.clone().into())),
+        change("/identity/backupVersion", None, Some(facts.backup_version.clone().into())),
+    ];
+    draft
+}
+
+/// A person decided to have the identity made anew.
+pub(crate) fn repair_asked(bot: &BotName, value: &str, why: &str, now: Timestamp) -> RecordDraft {
+    let what = format!("repair-encryption:{value}");
+    let mut draft = own(bot, Category::SystemChange, "bot.identity.repair_asked", &what, now);
+    draft.context.reason = Some(value.to_owned());
+    draft.text = Some(why.to_owned());
+    draft
+}
+
+/// The identity was made anew.
+pub(crate) fn repaired(
+    bot: &BotName,
+    value: &str,
+    before: &IdentityFacts,
+    after: &IdentityFacts,
+    now: Timestamp,
+) -> RecordDraft {
+    let what = format!("repaired-encryption:{value}");
+    let mut draft = own(bot, Category::SystemChange, "bot.identity.repaired", &what, now);
+    draft.source_raw = serde_json::to_string(after).ok();
+    let changed = |path, before: &str, after: &str| {
+        (before != after).then(|| change(path, Some(before.into()), Some(after.into())))
+    };
+    draft.changes = [
+        changed("/identity/masterKey", &before.master_key, &after.master_key),
+        changed("/identity/backupVersion", &before.backup_version, &after.backup_version),
+        changed("/identity/secretStorageKey", &before.secret_storage_key, &after.secret_storage_key),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    draft
+}
+
+/// Somebody or something changed the identity, or it is good again.
+pub(crate) fn identity_state(
+    bot: &BotName,
+    before: Option<&str>,
+    after: Option<&str>,
+    now: Timestamp,
+) -> RecordDraft {
+    let what = format!("identity-state:{}", now.as_microsecond());
+    let mut draft = own(bot, Category::SystemChange, "bot.identity.state_changed", &what, now);
+    draft.changes = vec![change("/identity/trouble", before.map(Value::from), after.map(Value::from))];
+    draft
+}
+
+/// The Matrix side was stopped from then till now.
+pub(crate) fn suspended(bot: &BotName, from_ms: i64, caught_up: bool, now: Timestamp) -> RecordDraft {
+    let what = format!("suspended:{from_ms}");
+    let mut draft = own(bot, Category::SystemChange, "capture.suspended", &what, now);
+    draft.occurred = Occurred::Between(from_ms, now.as_millisecond());
+    let policy = if caught_up { "CatchUp" } else { "Skip" };
+    draft.context.reason = Some(format!("spec.suspend; spec.suspendCapture: {policy}"));
+    let time = |ms: i64| Timestamp::from_millisecond(ms).map_or(Value::Null, |time| time.to_string().into());
+    draft.changes = vec![
+        change("/capture/from", None, Some(time(from_ms))),
+        change("/capture/to", None, Some(time(now.as_millisecond()))),
+        change("/capture/caughtUp", None, Some(caught_up.into())),
+    ];
+    draft
+}
+
+/// The configuration changed.
+pub(crate) fn configured(
+    bot: &BotName,
+    generation: i64,
+    changes: Vec<Change>,
+    now: Timestamp,
+) -> RecordDraft {
+    let id = format!("configured:{generation}:{}", now.as_microsecond());
+    let mut draft = own(bot, Category::ResourceChange, "bot.configuration.changed", &id, now);
+    draft.changes = changes;
+    draft
+}
+
+/// The custom resource is being deleted: the trail's last record of this resource.
+pub(crate) fn deleted(bot: &BotName, generation: i64, now: Timestamp) -> RecordDraft {
+    // The generation of a deletion is its own, so a restart in the middle does not repeat it.
+    own(bot, Category::AdminOperation, "bot.deleted", &format!("deleted:{bot}:{generation}"), now)
+}
+
+/// A span of a room's history that could not be read.
+pub(crate) fn gap(bot: &BotName, room: &str, from: &str, why: &str, now: Timestamp) -> RecordDraft {
+    let mut draft = own(bot, Category::SystemChange, "capture.gap", &format!("gap:{room}:{from}"), now);
+    draft.relations.push(Relation::new("room", room, "in"));
+    draft.context.reason = Some(why.to_owned());
+    draft
+}

@@ -1,0 +1,316 @@
+//! Runs the worker's parts as the instructions ask for it: the trail first, then the identity, then
+//! everything that needs both.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    backoff::Backoff,
+    board::Board,
+    capture::{self, Capture, LateKeys, Lookup, Rooms, Scope},
+    guard::{Guard, IDENTITY_CURSOR, check},
+    inbox,
+    metrics::Metrics,
+    plan::{Mode, mode},
+    ports::{InstructionsReceiver, Presence, Reporter},
+    recorder::{Recorder, Stop},
+    records, report,
+    session::{IdentityFacts, Session, SessionError, Sessions},
+    suspension,
+};
+use crate::{
+    domain::{BotName, Failure, UserId, worker::Check},
+    homeserver::Admin,
+    store::Batch,
+    telemetry::health::Health,
+};
+
+/// Everything a worker is made of.
+pub struct Worker {
+    /// Its custom resource.
+    pub bot: BotName,
+    /// Its account.
+    pub user: UserId,
+    /// Unique for this run of the process.
+    pub run_id: String,
+    /// Its device.
+    pub sessions: Arc<Sessions>,
+    /// Its homeserver's admin API.
+    pub admin: Arc<dyn Admin>,
+    /// Its trail.
+    pub recorder: Recorder,
+    /// Its report.
+    pub board: Board,
+    /// Its metrics.
+    pub metrics: Metrics,
+    /// Its readiness.
+    pub health: Health,
+    /// What it is told.
+    pub instructions: InstructionsReceiver,
+    /// Who takes its reports.
+    pub reporter: Arc<dyn Reporter>,
+    /// Who brings the bot into rooms.
+    pub presence: Arc<dyn Presence>,
+    /// Time between two looks at the identity.
+    pub examine_every: Duration,
+}
+
+impl Worker {
+    /// Runs until `soft` is cancelled, or until this process must end.
+    pub async fn run(self, soft: CancellationToken) -> Result<(), Stop> {
+        self.health.waiting("database", "not opened yet");
+        self.health.waiting("sync", "no sync yet");
+        // The last report goes out after everything else has stopped.
+        let reporting = CancellationToken::new();
+        let reports = tokio::spawn(report::run(
+            self.board.clone(),
+            self.reporter.clone(),
+            self.metrics.clone(),
+            reporting.clone(),
+        ));
+        let result = match self.work(&soft).await {
+            Err(Stop::Cancelled) => Ok(()),
+            other => other,
+        };
+        if matches!(result, Err(Stop::LostSequencer)) {
+            self.health.dead("another process writes this trail");
+        }
+        reporting.cancel();
+        if let Err(error) = reports.await {
+            tracing::error!(%error, "reporting");
+        }
+        result
+    }
+
+    async fn work(&self, soft: &CancellationToken) -> Result<(), Stop> {
+        let promised = || self.instructions.borrow().promised.clone();
+        self.recorder.open(promised, soft).await?;
+        self.health.ready("database");
+        let mut always = JoinSet::new();
+        always.spawn(report::count_undecryptable(self.recorder.clone(), self.board.clone(), soft.clone()));
+        let draining = soft.child_token();
+        always.spawn(inbox::run(self.recorder.clone(), self.metrics.clone(), draining.clone()));
+        let result = tokio::select! {
+            result = self.follow_instructions(&draining, soft) => result,
+            Some(ended) = always.join_next() => ended_early(ended, soft),
+        };
+        if result.is_ok() {
+            self.say_stopped().await;
+        }
+        result
+    }
+
+    /// The batch that was under way is finished; a database that is down must not hold up the end.
+    async fn say_stopped(&self) {
+        let draft = records::stopped(&self.bot, &self.run_id, self.recorder.clock().now());
+        let batch = Batch { drafts: vec![draft], ..Batch::default() };
+        let deadline = CancellationToken::new();
+        let append = self.recorder.append(&batch, &deadline);
+        if tokio::time::timeout(Duration::from_secs(5), append).await.is_err() {
+            tracing::warn!("the end of this run could not be recorded");
+        }
+    }
+
+    async fn follow_instructions(
+        &self,
+        draining: &CancellationToken,
+        soft: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let mut instructions = self.instructions.clone();
+        while !soft.is_cancelled() {
+            let now = instructions.borrow_and_update().clone();
+            self.board.set(|report| report.generation = now.generation);
+            suspension::note_configuration(&self.recorder, &self.bot, &now, soft).await?;
+            let mode = mode(&now);
+            let changed = self.until_mode_changes(mode);
+            match mode {
+                Mode::Closing => {
+                    self.close(now.generation, draining, soft).await?;
+                    soft.cancelled().await;
+                }
+                Mode::Suspended => {
+                    suspension::begin(&self.recorder, &self.board, soft).await?;
+                    self.health.ready("sync");
+                    tokio::select! {
+                        () = changed => {}
+                        () = soft.cancelled() => {}
+                    }
+                }
+                Mode::Running => {
+                    self.board.set(|report| report.suspended = false);
+                    let matrix = soft.child_token();
+                    let stop_it = async {
+                        changed.await;
+                        matrix.cancel();
+                        std::future::pending::<()>().await;
+                    };
+                    tokio::select! {
+                        result = self.matrix_side(&matrix) => result?,
+                        () = stop_it => {}
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Follows the instructions, and the configuration records with them, while the mode stays.
+    async fn until_mode_changes(&self, current: Mode) {
+        let mut instructions = self.instructions.clone();
+        instructions.mark_changed();
+        let cancel = CancellationToken::new();
+        loop {
+            if instructions.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+            let now = instructions.borrow_and_update().clone();
+            if mode(&now) != current {
+                return;
+            }
+            self.board.set(|report| report.generation = now.generation);
+            if suspension::note_configuration(&self.recorder, &self.bot, &now, &cancel).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn close(
+        &self,
+        generation: i64,
+        draining: &CancellationToken,
+        soft: &CancellationToken,
+    ) -> Result<(), Stop> {
+        draining.cancel();
+        inbox::drain(&self.recorder, &self.metrics, soft).await?;
+        let draft = records::deleted(&self.bot, generation, self.recorder.clock().now());
+        let batch = Batch { drafts: vec![draft], ..Batch::default() };
+        self.recorder.append(&batch, soft).await?;
+        tracing::info!("the trail is closed: the custom resource is being deleted");
+        self.health.ready("sync");
+        self.board.set(|report| {
+            report.closed = true;
+            report.recording =
+                Check::unknown("Closed", "the custom resource is being deleted, its trail is closed");
+        });
+        Ok(())
+    }
+
+    /// Identity, capture, late keys, coverage, until cancelled.
+    async fn matrix_side(&self, cancel: &CancellationToken) -> Result<(), Stop> {
+        let session = self.establish(cancel).await?;
+        self.say_started(&session, cancel).await?;
+        suspension::resume(&self.recorder, &self.board, &session, &self.bot, &self.instructions, cancel)
+            .await?;
+        let result = self.run_parts(session, cancel).await;
+        if cancel.is_cancelled() { Ok(()) } else { result }
+    }
+
+    /// Tries until there is a session; every failure is a condition that says what to do.
+    async fn establish(&self, cancel: &CancellationToken) -> Result<Session, Stop> {
+        let mut backoff = Backoff::default();
+        loop {
+            let witness = self.recorder.cursor(IDENTITY_CURSOR, cancel).await?;
+            let witness: Option<IdentityFacts> = witness.and_then(|text| serde_json::from_str(&text).ok());
+            let attempt = tokio::select! {
+                attempt = self.sessions.establish(witness.as_ref()) => attempt,
+                () = cancel.cancelled() => return Err(Stop::Cancelled),
+            };
+            let error: SessionError = match attempt {
+                Ok(session) => return Ok(session),
+                Err(error) => error,
+            };
+            tracing::warn!(category = error.category(), %error, "no session");
+            self.metrics.sync_error(error.category());
+            self.board.set(|report| report.encryption = error.check());
+            if !backoff.wait(error.retry(), cancel).await {
+                return Err(Stop::Cancelled);
+            }
+        }
+    }
+
+    async fn say_started(&self, session: &Session, cancel: &CancellationToken) -> Result<(), Stop> {
+        let now = self.recorder.clock().now();
+        let facts = serde_json::to_string(&session.identity).unwrap_or_default();
+        let batch = Batch {
+            drafts: vec![
+                records::identity_finished(&self.bot, &session.identity, now),
+                records::started(&self.bot, &self.run_id, session.device.as_str(), now),
+            ],
+            cursors: vec![(IDENTITY_CURSOR.to_owned(), facts)],
+            ..Batch::default()
+        };
+        self.recorder.append(&batch, cancel).await?;
+        self.board.set(|report| {
+            report.device_id = Some(session.device.clone());
+            report.encryption = check(&self.bot, session.trouble);
+        });
+        Ok(())
+    }
+
+    async fn run_parts(&self, session: Session, cancel: &CancellationToken) -> Result<(), Stop> {
+        let inner = cancel.child_token();
+        let mut parts = JoinSet::new();
+        let lookup = Lookup::new(self.recorder.clone(), self.admin.clone(), session.client.clone());
+        let (rooms, bell) = (Rooms::default(), Arc::new(Notify::new()));
+        let late_keys = LateKeys {
+            client: session.client.clone(),
+            recorder: self.recorder.clone(),
+            lookup: lookup.clone(),
+            presence: self.presence.clone(),
+            bot: self.user.clone(),
+            scope: Scope::of(self.bot.kind),
+            metrics: self.metrics.clone(),
+            rooms: rooms.clone(),
+        };
+        parts.spawn(late_keys.run(inner.clone()));
+        let guard = Guard {
+            sessions: self.sessions.clone(),
+            session: session.clone(),
+            bot: self.bot.clone(),
+            recorder: self.recorder.clone(),
+            board: self.board.clone(),
+            instructions: self.instructions.clone(),
+            bell: bell.clone(),
+            every: self.examine_every,
+        };
+        parts.spawn(guard.run(inner.clone()));
+        let capture = Capture::new(capture::Parts {
+            session,
+            bot: self.user.clone(),
+            bot_name: self.bot.clone(),
+            recorder: self.recorder.clone(),
+            lookup,
+            presence: self.presence.clone(),
+            board: self.board.clone(),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+            late_keys: rooms,
+            bell,
+        });
+        parts.spawn(capture.run(inner.clone()));
+        let mut result = Ok(());
+        while let Some(ended) = parts.join_next().await {
+            let ended = ended_early(ended, &inner);
+            inner.cancel();
+            if result.is_ok() {
+                result = ended;
+            }
+        }
+        result
+    }
+}
+
+/// A part that ends without being asked to is a defect: the process ends, and starts anew.
+fn ended_early(
+    ended: Result<Result<(), Stop>, tokio::task::JoinError>,
+    cancel: &CancellationToken,
+) -> Result<(), Stop> {
+    match ended {
+        Ok(Err(Stop::Cancelled) | Ok(())) if cancel.is_cancelled() => Ok(()),
+        Ok(Ok(())) => Err(Stop::Broken("a part of the worker ended by itself".to_owned())),
+        Ok(Err(stop)) => Err(stop),
+        Err(error) => Err(Stop::Broken(error.to_string())),
+    }
+}
