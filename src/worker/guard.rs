@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::StreamExt;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -33,6 +33,8 @@ pub(crate) struct Guard {
     /// Rung when sync shows a change of account data that matters.
     pub(crate) bell: Arc<Notify>,
     pub(crate) every: Duration,
+    /// Tells coverage whether rooms may be joined.
+    pub(crate) may_join: watch::Sender<bool>,
 }
 
 impl Guard {
@@ -84,6 +86,7 @@ impl Guard {
 
     async fn note(&mut self, trouble: Option<Trouble>, cancel: &CancellationToken) -> Result<(), Stop> {
         self.board.set(|report| report.encryption = check(&self.bot, trouble));
+        self.may_join.send_replace(trouble.is_none_or(Trouble::may_join));
         if trouble == self.session.trouble {
             return Ok(());
         }

@@ -2,10 +2,12 @@
 //!
 //! Nothing here knows Kubernetes: instructions come in and reports go out through [`ports`].
 
+pub mod acts;
 mod backoff;
 pub mod board;
 mod capture;
 pub mod convert;
+pub mod cover;
 mod guard;
 mod inbox;
 pub mod metrics;

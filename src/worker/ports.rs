@@ -34,7 +34,9 @@ pub trait Reporter: Send + Sync {
 
 /// What capture tells and asks the part that brings the bot into rooms.
 pub trait Presence: Send + Sync {
-    /// The bot was invited to a room, or a room may need a look (its own membership or power changed).
+    /// The bot was invited.
+    fn invited(&self, room: &RoomId);
+    /// A room may need a look: the bot's membership or power changed.
     fn look_at(&self, room: &RoomId);
     /// Whether the homeserver sent this event in its sender's name because the bot asked for it.
     fn is_ours(&self, room: &RoomId, event: &serde_json::Value) -> bool;
@@ -45,6 +47,8 @@ pub trait Presence: Send + Sync {
 pub struct NoPresence;
 
 impl Presence for NoPresence {
+    fn invited(&self, _: &RoomId) {}
+
     fn look_at(&self, _: &RoomId) {}
 
     fn is_ours(&self, _: &RoomId, _: &serde_json::Value) -> bool {

@@ -4,9 +4,12 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::session::IdentityFacts;
-use crate::domain::{
-    BotName,
-    record::{Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Trust},
+use crate::{
+    coverage::{Act, ActOutcome},
+    domain::{
+        BotName, UserId,
+        record::{Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust},
+    },
 };
 
 /// A record of the worker itself; `what` makes its source id unique.
@@ -152,5 +155,51 @@ pub(crate) fn gap(bot: &BotName, room: &str, from: &str, why: &str, now: Timesta
     let mut draft = own(bot, Category::SystemChange, "capture.gap", &format!("gap:{room}:{from}"), now);
     draft.relations.push(Relation::new("room", room, "in"));
     draft.context.reason = Some(why.to_owned());
+    draft
+}
+
+/// An act of coverage is about to be done.
+pub(crate) fn act_intended(bot: &BotName, user: &UserId, act: &Act, now: Timestamp) -> RecordDraft {
+    let mut draft = act_record(bot, user, act, "intended", now);
+    draft.action = "bot.act.intended".to_owned();
+    draft
+}
+
+/// How an act of coverage ended.
+pub(crate) fn act_ended(
+    bot: &BotName,
+    user: &UserId,
+    act: &Act,
+    outcome: &ActOutcome,
+    now: Timestamp,
+) -> RecordDraft {
+    let mut draft = act_record(bot, user, act, "ended", now);
+    let (action, sent) = match outcome {
+        ActOutcome::Done { sent } => ("bot.act.done", sent),
+        ActOutcome::Failed { category, sent } => {
+            draft.changes.push(change("/act/error", None, Some((*category).into())));
+            ("bot.act.failed", sent)
+        }
+    };
+    action.clone_into(&mut draft.action);
+    for event in sent {
+        draft.relations.push(Relation::new("event", &event.event_id, "caused"));
+        draft.on_behalf_of = Some(event.sender.clone());
+    }
+    draft
+}
+
+fn act_record(bot: &BotName, user: &UserId, act: &Act, part: &str, now: Timestamp) -> RecordDraft {
+    let mut draft = own(bot, Category::AdminOperation, "bot.act", &format!("act:{}:{part}", act.id), now);
+    draft.actor = Actor::matrix(user.as_str());
+    draft.on_behalf_of.clone_from(&act.on_behalf_of);
+    draft.context.reason = Some(act.reason.to_owned());
+    draft.text = Some(act.kind.as_str().to_owned());
+    draft.relations.push(Relation::new("room", act.room_id.as_str(), "in"));
+    draft.changes = vec![change("/act/kind", None, Some(act.kind.as_str().into()))];
+    for person in draft.on_behalf_of.iter().chain([&user.to_string()]) {
+        let role = if person == user.as_str() { "actor" } else { "on_behalf_of" };
+        draft.subjects.push(Subject { person: person.clone(), role: role.to_owned() });
+    }
     draft
 }

@@ -3,13 +3,17 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{sync::Notify, task::JoinSet};
+use tokio::{
+    sync::{Notify, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     backoff::Backoff,
     board::Board,
     capture::{self, Capture, LateKeys, Lookup, Rooms, Scope},
+    cover::Cover,
     guard::{Guard, IDENTITY_CURSOR, check},
     inbox,
     metrics::Metrics,
@@ -17,7 +21,7 @@ use super::{
     ports::{InstructionsReceiver, Presence, Reporter},
     recorder::{Recorder, Stop},
     records, report,
-    session::{IdentityFacts, Session, SessionError, Sessions},
+    session::{IdentityFacts, Session, SessionError, Sessions, Trouble},
     suspension,
 };
 use crate::{
@@ -51,8 +55,10 @@ pub struct Worker {
     pub instructions: InstructionsReceiver,
     /// Who takes its reports.
     pub reporter: Arc<dyn Reporter>,
-    /// Who brings the bot into rooms.
+    /// What sync tells to those who bring the bot into rooms.
     pub presence: Arc<dyn Presence>,
+    /// Brings the bot into rooms.
+    pub cover: Option<Cover>,
     /// Time between two looks at the identity.
     pub examine_every: Duration,
 }
@@ -265,6 +271,17 @@ impl Worker {
             rooms: rooms.clone(),
         };
         parts.spawn(late_keys.run(inner.clone()));
+        let (allow, may_join) = watch::channel(session.trouble.is_none_or(Trouble::may_join));
+        if let Some(cover) = self.cover.clone() {
+            cover.acts.load(cancel).await?;
+            parts.spawn(cover.run(
+                self.user.clone(),
+                self.instructions.clone(),
+                may_join,
+                self.board.clone(),
+                inner.clone(),
+            ));
+        }
         let guard = Guard {
             sessions: self.sessions.clone(),
             session: session.clone(),
@@ -274,6 +291,7 @@ impl Worker {
             instructions: self.instructions.clone(),
             bell: bell.clone(),
             every: self.examine_every,
+            may_join: allow,
         };
         parts.spawn(guard.run(inner.clone()));
         let capture = Capture::new(capture::Parts {

@@ -10,6 +10,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 use anyhow::Context as _;
 use clap::ValueEnum;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use self::files::Files;
 use crate::{
@@ -23,9 +24,11 @@ use crate::{
     store::pg::{Endpoint, EndpointParts, PgStore, Role, SchemaName, WriterOptions, role_name},
     telemetry::{Health, init_logging, serve},
     worker::{
+        acts::Acts,
         board::Board,
+        cover::Cover,
         metrics::Metrics,
-        ports::{NoPresence, Reporter},
+        ports::Reporter,
         recorder::{Recorder, Stop},
         session::{self, Secrets, Sessions},
         supervisor::Worker,
@@ -127,7 +130,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
         }
     };
     health.ready("custom resource");
-    let worker = build(&args, &files, bot, metrics, health, instructions, reporter)?;
+    let worker = build(&args, &files, bot, metrics, health, instructions, reporter, soft.clone())?;
     let lost = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let (flag, ending) = (lost.clone(), soft.clone());
     let task = async move {
@@ -160,6 +163,7 @@ fn build(
     health: Health,
     instructions: watch::Receiver<Instructions>,
     reporter: Arc<dyn Reporter>,
+    soft: CancellationToken,
 ) -> anyhow::Result<Worker> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let homeserver_ca = files.optional("homeserver-ca/ca.crt");
@@ -199,7 +203,14 @@ fn build(
             inbox_key: files.optional("database-roles/inbox-password").map(Into::into),
         },
     ));
-    let recorder = Recorder::new(store, clock, board.clone(), metrics.clone());
+    let recorder = Recorder::new(store, clock.clone(), board.clone(), metrics.clone());
+    let acts = Arc::new(Acts::new(bot.clone(), user.clone(), recorder.clone(), soft));
+    let cover = Cover {
+        connect: Arc::new(connection),
+        admin: admin_session,
+        acts: acts.clone(),
+        clock: clock.clone(),
+    };
     Ok(Worker {
         bot,
         user,
@@ -212,7 +223,8 @@ fn build(
         health,
         instructions,
         reporter,
-        presence: Arc::new(NoPresence),
+        presence: acts.clone(),
+        cover: Some(cover),
         examine_every: Duration::from_secs(args.examine_seconds.max(1)),
     })
 }

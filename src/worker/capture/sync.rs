@@ -113,7 +113,7 @@ impl Capture {
     ) -> Result<(), Stop> {
         for room in response.rooms.invited.keys() {
             if let Ok(room) = RoomId::parse(room.as_str()) {
-                self.presence.look_at(&room);
+                self.presence.invited(&room);
             }
         }
         let types =

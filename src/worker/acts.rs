@@ -1,0 +1,193 @@
+//! The acts of coverage in the trail, and how their traces in rooms are told from what people do.
+//!
+//! The homeserver sends an invitation or a power-levels event in a local user's name because the
+//! bot asked for it. Such an event is recognised by its room, its kind and its time: within a short
+//! span after an act was intended there, whoever raises or invites the bot did so for it. The open
+//! intentions are a cursor, written together with the record of the act, so that a crash between
+//! the act and its arrival by sync forgets nothing.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, PoisonError},
+};
+
+use async_trait::async_trait;
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ports::Presence,
+    recorder::{Recorder, Stop},
+    records,
+};
+use crate::{
+    coverage::{Act, ActLog, ActLogError, ActOutcome, Hint},
+    domain::{BotName, RoomId, UserId},
+    store::Batch,
+};
+
+/// Cursor that keeps the rooms with an act of the last minutes.
+const CURSOR: &str = "coverage:acts";
+/// Clocks of homeserver and worker may differ by so much.
+const EARLIER_MS: i64 = 10_000;
+/// An act shows in the room within so much time, as a rule within a second.
+const LATER_MS: i64 = 120_000;
+/// Hints are dropped when coverage is this far behind: it polls anyway.
+const HINTS: usize = 1024;
+
+/// The worker's part of coverage.
+pub struct Acts {
+    bot_name: BotName,
+    bot: UserId,
+    recorder: Recorder,
+    rooms: Mutex<BTreeMap<String, i64>>,
+    /// Events by their ids, where the homeserver told them.
+    sent: Mutex<HashMap<String, i64>>,
+    hints: Mutex<Option<mpsc::Sender<Hint>>>,
+    cancel: CancellationToken,
+}
+
+impl Acts {
+    /// For one bot; `cancel` ends waiting for the database.
+    pub fn new(bot_name: BotName, bot: UserId, recorder: Recorder, cancel: CancellationToken) -> Self {
+        Self {
+            bot_name,
+            bot,
+            recorder,
+            rooms: Mutex::default(),
+            sent: Mutex::default(),
+            hints: Mutex::default(),
+            cancel,
+        }
+    }
+
+    /// Reads what was intended before this start.
+    pub(crate) async fn load(&self, cancel: &CancellationToken) -> Result<(), Stop> {
+        let known = self.recorder.cursor(CURSOR, cancel).await?;
+        let known: BTreeMap<String, i64> =
+            known.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        locked(&self.rooms).extend(known);
+        Ok(())
+    }
+
+    /// A new receiver of hints; the former one gets none any more.
+    pub(crate) fn listen(&self) -> mpsc::Receiver<Hint> {
+        let (sender, receiver) = mpsc::channel(HINTS);
+        *locked(&self.hints) = Some(sender);
+        receiver
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.recorder.clock().now().as_millisecond()
+    }
+
+    /// The rooms with a recent act, this one among them, as the cursor's value.
+    fn intend_in(&self, room: &RoomId) -> String {
+        let now = self.now_ms();
+        let mut rooms = locked(&self.rooms);
+        rooms.retain(|_, at| now.saturating_sub(*at) < LATER_MS);
+        rooms.insert(room.to_string(), now);
+        serde_json::to_string(&*rooms).unwrap_or_default()
+    }
+
+    async fn append(&self, batch: &Batch) -> Result<(), ActLogError> {
+        self.recorder.append(batch, &self.cancel).await.map(drop).map_err(|stop| ActLogError(Box::new(stop)))
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[async_trait]
+impl ActLog for Acts {
+    async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
+        let cursor = (CURSOR.to_owned(), self.intend_in(&act.room_id));
+        let now = self.recorder.clock().now();
+        let draft = records::act_intended(&self.bot_name, &self.bot, act, now);
+        self.append(&Batch { drafts: vec![draft], cursors: vec![cursor], ..Batch::default() }).await
+    }
+
+    async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
+        let (ActOutcome::Done { sent } | ActOutcome::Failed { sent, .. }) = outcome;
+        let now = self.now_ms();
+        {
+            let mut known = locked(&self.sent);
+            known.retain(|_, at| now.saturating_sub(*at) < 10 * LATER_MS);
+            known.extend(sent.iter().map(|event| (event.event_id.clone(), now)));
+        }
+        let draft = records::act_ended(&self.bot_name, &self.bot, act, outcome, self.recorder.clock().now());
+        self.append(&Batch { drafts: vec![draft], ..Batch::default() }).await
+    }
+}
+
+impl Presence for Acts {
+    fn look_at(&self, room: &RoomId) {
+        if let Some(hints) = &*locked(&self.hints) {
+            // A full queue means that coverage looks at everything soon anyway.
+            let _ = hints.try_send(Hint::Room(room.clone()));
+        }
+    }
+
+    fn invited(&self, room: &RoomId) {
+        if let Some(hints) = &*locked(&self.hints) {
+            let _ = hints.try_send(Hint::Invited(room.clone()));
+        }
+    }
+
+    fn is_ours(&self, room: &RoomId, event: &Value) -> bool {
+        let field = |name| event.get(name).and_then(Value::as_str);
+        if field("sender").is_none_or(|sender| sender == self.bot.as_str()) {
+            return false;
+        }
+        if field("event_id").is_some_and(|id| locked(&self.sent).contains_key(id)) {
+            return true;
+        }
+        let Some(acted) = locked(&self.rooms).get(room.as_str()).copied() else { return false };
+        let at = event.get("origin_server_ts").and_then(Value::as_i64).unwrap_or_default();
+        (acted - EARLIER_MS..=acted + LATER_MS).contains(&at) && favours(event, self.bot.as_str())
+    }
+}
+
+/// Whether an event invites the bot, or gives it more power than it had.
+fn favours(event: &Value, bot: &str) -> bool {
+    let field = |name| event.get(name).and_then(Value::as_str);
+    match (field("type"), field("state_key")) {
+        (Some("m.room.member"), Some(key)) => {
+            key == bot && event.pointer("/content/membership").and_then(Value::as_str) == Some("invite")
+        }
+        (Some("m.room.power_levels"), Some("")) => {
+            let power = |content: Option<&Value>| {
+                content.and_then(|content| content.get("users")?.get(bot)?.as_i64()).unwrap_or(0)
+            };
+            power(event.get("content")) > power(event.pointer("/unsigned/prev_content"))
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::favours;
+
+    const BOT: &str = "@auditbot:example.org";
+
+    #[test]
+    fn only_what_favours_the_bot_can_be_its_own_doing() {
+        let member = |key: &str, membership: &str| json!({"type": "m.room.member", "state_key": key, "content": {"membership": membership}});
+        assert!(favours(&member(BOT, "invite"), BOT));
+        assert!(!favours(&member(BOT, "ban"), BOT));
+        assert!(!favours(&member("@alice:example.org", "invite"), BOT));
+        let power = |before: i64, after: i64| {
+            json!({"type": "m.room.power_levels", "state_key": "", "content": {"users": {BOT: after}},
+                "unsigned": {"prev_content": {"users": {BOT: before}}}})
+        };
+        assert!(favours(&power(0, 100), BOT));
+        assert!(!favours(&power(100, 100), BOT));
+        assert!(!favours(&power(100, 0), BOT));
+        assert!(!favours(&json!({"type": "m.room.message", "content": {}}), BOT));
+    }
+}

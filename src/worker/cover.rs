@@ -1,0 +1,200 @@
+//! Runs coverage beside capture, and says in the report how far it is.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+use super::{acts::Acts, board::Board, ports::InstructionsReceiver, recorder::Stop};
+use crate::{
+    coverage::{Control, CoverageState, Runner, RunnerSettings, planner::Identity},
+    domain::{Clock, UserId, worker::Check},
+    homeserver::{Connect, Session},
+};
+
+/// Uncovered rooms are no trouble before this: a new room takes a moment.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What coverage is made of.
+#[derive(Clone)]
+pub struct Cover {
+    /// Opens the homeserver.
+    pub connect: Arc<dyn Connect>,
+    /// Session of the worker's admin account.
+    pub admin: Session,
+    /// Records its acts, and passes on what sync sees.
+    pub acts: Arc<Acts>,
+    /// Dates its acts.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Cover {
+    /// Runs until cancelled. `may_join` is false while the device is not signed by its identity.
+    pub(crate) async fn run(
+        self,
+        bot: UserId,
+        instructions: InstructionsReceiver,
+        may_join: watch::Receiver<bool>,
+        board: Board,
+        cancel: CancellationToken,
+    ) -> Result<(), Stop> {
+        let server = instructions.borrow().server_name.clone();
+        let runner = Runner::new(
+            self.connect,
+            self.admin,
+            Identity { bot, server },
+            self.acts.clone(),
+            self.clock,
+            RunnerSettings::default(),
+        );
+        let (control, wishes) = watch::channel(wishes(&instructions, &may_join));
+        let (state, states) = watch::channel(CoverageState::default());
+        let running = tokio::spawn(runner.run(wishes, self.acts.listen(), state, cancel.child_token()));
+        tokio::select! {
+            () = steer(control, instructions.clone(), may_join.clone()) => {}
+            () = tell(states, &instructions, &may_join, &board) => {}
+            () = cancel.cancelled() => {}
+        }
+        // It finishes the visits under way and ends its session.
+        running.await.map_err(|error| Stop::Broken(format!("coverage: {error}")))
+    }
+}
+
+fn wishes(instructions: &InstructionsReceiver, may_join: &watch::Receiver<bool>) -> Control {
+    let instructions = instructions.borrow();
+    Control {
+        selection: instructions.rooms.clone(),
+        paused: instructions.coverage_paused || !*may_join.borrow(),
+    }
+}
+
+async fn steer(
+    control: watch::Sender<Control>,
+    mut instructions: InstructionsReceiver,
+    mut may_join: watch::Receiver<bool>,
+) {
+    loop {
+        let open = tokio::select! {
+            changed = instructions.changed() => changed.is_ok(),
+            changed = may_join.changed() => changed.is_ok(),
+        };
+        if !open {
+            std::future::pending::<()>().await;
+        }
+        control.send_replace(wishes(&instructions, &may_join));
+    }
+}
+
+async fn tell(
+    mut states: watch::Receiver<CoverageState>,
+    instructions: &InstructionsReceiver,
+    may_join: &watch::Receiver<bool>,
+    board: &Board,
+) {
+    let mut uncovered_since = None;
+    loop {
+        let state = states.borrow_and_update().clone();
+        let paused = instructions.borrow().coverage_paused;
+        let check = judge(&state, paused, *may_join.borrow(), &mut uncovered_since, Instant::now());
+        board.set(|report| {
+            if state.is_complete {
+                report.rooms = state.totals.clone();
+            }
+            report.rooms_covered = check;
+        });
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() {
+                std::future::pending::<()>().await;
+            },
+            () = tokio::time::sleep(Duration::from_secs(5)) => {}
+        }
+    }
+}
+
+/// The condition `RoomsCovered`.
+fn judge(
+    state: &CoverageState,
+    paused: bool,
+    may_join: bool,
+    uncovered_since: &mut Option<Instant>,
+    now: Instant,
+) -> Check {
+    if let Some(problem) = &state.problem {
+        return Check::failed(
+            "CoverageFailing",
+            format!("rooms cannot be looked after: {}", problem.message),
+        );
+    }
+    if paused {
+        return Check::unknown("CoveragePaused", "the annotation ems.element.io/coverage-paused is set");
+    }
+    if !may_join {
+        return Check::failed(
+            "IdentityBroken",
+            "no room is joined while the bot's identity is not in order; see the condition EncryptionReady",
+        );
+    }
+    if !state.is_complete {
+        return Check::unknown("Looking", "not every room has been looked at yet");
+    }
+    let blocked: u64 = state.totals.blocked.values().sum();
+    if state.totals.pending == 0 {
+        *uncovered_since = None;
+    }
+    if blocked > 0 {
+        let reasons: Vec<&str> = state.totals.blocked.keys().copied().collect();
+        return Check::failed(
+            "RoomsBlocked",
+            format!("some rooms cannot be covered ({}); see status.rooms", reasons.join(", ")),
+        );
+    }
+    if state.totals.pending > 0 {
+        let since = *uncovered_since.get_or_insert(now);
+        if now.duration_since(since) >= PATIENCE {
+            return Check::failed(
+                "Lagging",
+                "some rooms have been uncovered for more than a minute; see status.rooms",
+            );
+        }
+    }
+    Check::ok("Covered", "the bot is in every room of its selection")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{coverage::Problem, domain::worker::RoomTotals};
+
+    fn state(pending: u64, blocked: u64) -> CoverageState {
+        let mut totals = RoomTotals { covered: 1, pending, ..RoomTotals::default() };
+        if blocked > 0 {
+            totals.blocked.insert("no_local_admin", blocked);
+        }
+        CoverageState { is_complete: true, totals, problem: None }
+    }
+
+    #[test]
+    fn a_room_may_be_uncovered_for_a_minute() {
+        let (start, mut since) = (Instant::now(), None);
+        assert_eq!(judge(&state(1, 0), false, true, &mut since, start).ok, Some(true));
+        let later = start + Duration::from_secs(59);
+        assert_eq!(judge(&state(1, 0), false, true, &mut since, later).ok, Some(true));
+        let later = start + PATIENCE;
+        assert_eq!(judge(&state(1, 0), false, true, &mut since, later).reason, "Lagging");
+        assert_eq!(judge(&state(0, 0), false, true, &mut since, later).ok, Some(true));
+        assert!(since.is_none());
+    }
+
+    #[test]
+    fn what_hinders_is_named() {
+        let (now, mut since) = (Instant::now(), None);
+        let blocked = judge(&state(0, 2), false, true, &mut since, now);
+        assert!(blocked.message.contains("no_local_admin"));
+        assert_eq!(judge(&state(0, 0), true, true, &mut since, now).reason, "CoveragePaused");
+        assert_eq!(judge(&state(0, 0), false, false, &mut since, now).reason, "IdentityBroken");
+        let problem = Problem { category: "not_admin", message: "no admin".into() };
+        let failing = CoverageState { problem: Some(problem), ..state(0, 0) };
+        assert_eq!(judge(&failing, false, true, &mut since, now).ok, Some(false));
+        assert_eq!(judge(&CoverageState::default(), false, true, &mut since, now).ok, None);
+    }
+}
