@@ -57,20 +57,22 @@ fn open(ctx: &Ctx, bot: &Validated) -> Result<Arc<dyn Connect>, Error> {
     Ok((ctx.connect)(target)?)
 }
 
+/// No look again soon: the name of a homeserver never changes, and the look itself may be a login.
 fn check_server_name(bot: &Validated, found: Option<&str>) -> Result<(), Problem> {
     match found {
         Some(found) if found != bot.server_name.as_str() => Err(Problem::account(
             "ServerNameMismatch",
             format!(
-                "the homeserver at {} calls itself {}, but spec.homeserver.serverName is {}; nothing was changed \
-                 there. Correct spec.homeserver.url, or make this {} anew with the right serverName",
+                "the homeserver at {} calls itself {}, but spec.homeserver.serverName is {}. Correct \
+                 spec.homeserver.url, or make this {} anew with the right serverName. If there is an account {} \
+                 there, it is of no use",
                 bot.homeserver_url,
                 found.chars().take(80).collect::<String>(),
                 bot.server_name,
-                bot.kind.kubernetes_kind()
+                bot.kind.kubernetes_kind(),
+                bot.admin_localpart,
             ),
-        )
-        .again_after(std::time::Duration::from_mins(1))),
+        )),
         _ => Ok(()),
     }
 }

@@ -124,9 +124,8 @@ async fn run<B: Bot>(
         notices.push(told(true, "CleanupAbandoned", note));
     } else if leaving.trail.is_some() && !leaving.closed {
         return Err(Error::Waiting(format!(
-            "the worker has yet to write the last record of the trail. If it never will: kubectl annotate {} {name} {}=true",
-            B::KIND.slug(),
-            annotations::ABANDON_CLEANUP
+            "the worker has yet to write the last record of the trail. If it never will: {}",
+            abandon_command::<B>(name)
         )));
     }
     let found = dereference::workload(&ctx.client, namespace, &names).await?;
@@ -188,11 +187,21 @@ fn is_terminating(error: &Error) -> bool {
     matches!(error, Error::Kube(error) if error.is_forbidden() && error.detail().contains("being terminated"))
 }
 
+/// How a person ends the waiting.
+fn abandon_command<B: Bot>(name: &str) -> String {
+    format!("kubectl annotate {} {name} {}=true", B::KIND.slug(), annotations::ABANDON_CLEANUP)
+}
+
 /// Says in the status what is waited for.
 async fn report<B: Bot>(ctx: &Ctx, bot: &B, error: &Error) -> Result<(), Error> {
     let namespace = bot.meta().namespace.as_deref().unwrap_or_default();
-    let (_, check) = explain(error, namespace, &ctx.settings);
-    let new = status::compute_deleting(bot.meta().generation, bot.status(), check.message, ctx.clock.now());
+    let (_, check) = explain(error, namespace, &ctx.settings, None);
+    let mut waiting = check.message;
+    if matches!(error, Error::Homeserver(_)) {
+        waiting.push_str("; to let the bot go without it: ");
+        waiting.push_str(&abandon_command::<B>(bot.meta().name.as_deref().unwrap_or_default()));
+    }
+    let new = status::compute_deleting(bot.meta().generation, bot.status(), waiting, ctx.clock.now());
     match apply_status(&ctx.client, FIELD_MANAGER, bot, &new).await {
         Err(error) if error.is_not_found() => Ok(()),
         other => Ok(other.map(|_| ())?),

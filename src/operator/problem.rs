@@ -4,13 +4,19 @@ use super::{
     context::Settings,
     error::{Aspect, Error},
 };
-use crate::{domain::worker::Check, homeserver::HomeserverError, kube_util};
+use crate::{crd::common::SecretKeyRef, domain::worker::Check, homeserver::HomeserverError, kube_util};
 
-/// Which condition an error belongs to, and what it says.
-pub fn explain(error: &Error, namespace: &str, settings: &Settings) -> (Aspect, Check) {
+/// Which condition an error belongs to, and what it says. `credential` is where the homeserver's
+/// credential comes from, if that is known.
+pub fn explain(
+    error: &Error,
+    namespace: &str,
+    settings: &Settings,
+    credential: Option<&SecretKeyRef>,
+) -> (Aspect, Check) {
     match error {
         Error::Problem(problem) => (problem.aspect, Check::failed(problem.reason, problem.message.clone())),
-        Error::Homeserver(error) => (Aspect::Account, homeserver(error)),
+        Error::Homeserver(error) => (Aspect::Account, homeserver(error, credential)),
         // Without its rights the operator can look at neither.
         Error::Kube(error) if error.is_forbidden() => {
             (Aspect::Account, kubernetes(error, namespace, settings))
@@ -21,22 +27,26 @@ pub fn explain(error: &Error, namespace: &str, settings: &Settings) -> (Aspect, 
     }
 }
 
-fn homeserver(error: &HomeserverError) -> Check {
+fn homeserver(error: &HomeserverError, credential: Option<&SecretKeyRef>) -> Check {
+    let place = credential.map_or("the Secret named in spec.homeserver.adminApi".to_owned(), |credential| {
+        format!("key {} of Secret {}", credential.key, credential.name)
+    });
+    let put = |what: &str| format!("put {what} into {place}");
     let (reason, hint) = match error {
         HomeserverError::Unreachable { .. } => ("HomeserverUnreachable", "it is tried again"),
         HomeserverError::Server { .. } => ("HomeserverFailing", "it is tried again"),
         HomeserverError::RateLimited { .. } => ("HomeserverRateLimited", "it is tried again later"),
-        HomeserverError::CredentialRefused { .. } => (
-            "CredentialRefused",
-            "put a valid access token into the Secret named in spec.homeserver.adminApi",
-        ),
-        HomeserverError::NotAdmin => {
-            ("CredentialNotAdmin", "use the access token of a server admin in spec.homeserver.adminApi")
+        HomeserverError::CredentialRefused { .. } => {
+            return Check::failed("CredentialRefused", format!("{error}; {}", put("a valid access token")));
         }
-        HomeserverError::SharedSecretRefused => (
-            "SharedSecretRefused",
-            "put the homeserver's registration_shared_secret into the Secret named in spec.homeserver.adminApi",
-        ),
+        HomeserverError::NotAdmin => {
+            let hint = put("the access token of a server admin");
+            return Check::failed("CredentialNotAdmin", format!("{error}; {hint}"));
+        }
+        HomeserverError::SharedSecretRefused => {
+            let hint = put("the homeserver's registration_shared_secret");
+            return Check::failed("SharedSecretRefused", format!("{error}; {hint}"));
+        }
         HomeserverError::PasswordLoginDisabled => {
             ("PasswordLoginDisabled", "the bot logs in with a password: switch password login on")
         }

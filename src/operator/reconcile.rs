@@ -22,7 +22,7 @@ use super::{
     status::{self, Observed, types},
 };
 use crate::{
-    crd::{Bot, annotations},
+    crd::{Bot, annotations, common::AdminApi},
     domain::{Failure as _, Retry},
     kube_util::{apply::add_finalizer, apply_status, conditions::is_true, events::Notice},
 };
@@ -80,7 +80,10 @@ async fn report<B: Bot>(bot: &B, ctx: &Ctx, progress: Progress, error: Option<&E
     let Progress { mut account, mut worker, facts, mut notices } = progress;
     if let Some(error) = error {
         ctx.recent.forget(&bot.uid().unwrap_or_default());
-        let (aspect, check) = explain(error, &bot.namespace().unwrap_or_default(), &ctx.settings);
+        let admin_api = bot.common().homeserver.admin_api();
+        let credential = admin_api.as_ref().and_then(AdminApi::secret_key);
+        let namespace = bot.namespace().unwrap_or_default();
+        let (aspect, check) = explain(error, &namespace, &ctx.settings, credential);
         if !matches!(error, Error::Waiting(_)) {
             notices.push(warning(check.reason, check.message.clone()));
         }

@@ -102,6 +102,16 @@ pub enum AdminApi {
     Mas(MasSpec),
 }
 
+impl AdminApi {
+    /// The key of a Secret that it comes from.
+    pub fn secret_key(&self) -> Option<&SecretKeyRef> {
+        match self {
+            Self::AccessToken(key) | Self::RegistrationSharedSecret(key) => Some(key),
+            Self::Mas(mas) => Some(&mas.client_secret),
+        }
+    }
+}
+
 impl HomeserverSpec {
     /// The credential for the admin API; the default where the resource names none. `None` if the
     /// resource names none or several in `adminApi`, which the schema refuses.
