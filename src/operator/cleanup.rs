@@ -201,7 +201,8 @@ async fn report<B: Bot>(ctx: &Ctx, bot: &B, error: &Error) -> Result<(), Error> 
         waiting.push_str("; to let the bot go without it: ");
         waiting.push_str(&abandon_command::<B>(bot.meta().name.as_deref().unwrap_or_default()));
     }
-    let new = status::compute_deleting(bot.meta().generation, bot.status(), waiting, ctx.clock.now());
+    let new =
+        status::compute_deleting(B::KIND, bot.meta().generation, bot.status(), waiting, ctx.clock.now());
     match apply_status(&ctx.client, FIELD_MANAGER, bot, &new).await {
         Err(error) if error.is_not_found() => Ok(()),
         other => Ok(other.map(|_| ())?),

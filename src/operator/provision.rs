@@ -38,7 +38,11 @@ impl Progress {
     pub(super) fn new() -> Self {
         Self {
             account: Check::unknown("NotReached", "not looked at yet"),
-            worker: WorkerState { check: Check::unknown("NotReached", "not looked at yet"), migration: None },
+            worker: WorkerState {
+                check: Check::unknown("NotReached", "not looked at yet"),
+                migration: None,
+                speaks: false,
+            },
             facts: Facts::default(),
             notices: Vec::new(),
         }

@@ -46,6 +46,8 @@ pub mod types {
 
 /// Reason of the worker's conditions while the operator writes them.
 const WORKER_NOT_READY: &str = "WorkerNotReady";
+/// Reason of `DatabaseReady` while the init container does not succeed.
+const MIGRATION_FAILED: &str = "MigrationFailed";
 
 /// What is known after a reconciliation.
 #[derive(Debug, Clone)]
@@ -94,7 +96,9 @@ pub fn compute(
         of(types::SUSPENDED, &suspended(observed)),
         of(types::PAUSED, &paused(observed)),
     ];
-    if !observed.worker.is_ready() {
+    if observed.worker.speaks {
+        new.extend(said_for_worker(kind, old));
+    } else {
         new.extend(of_worker(kind, observed).iter().map(|(type_, check)| of(type_, check)));
     }
     let ready = ready(kind, old, observed, &new);
@@ -125,11 +129,9 @@ pub fn compute_paused(
 ) -> BotStatus {
     let none = BotStatus::default();
     let old = old.unwrap_or(&none);
-    let keep = |c: &&Condition| {
-        (types::OPERATOR.contains(&c.type_.as_str()) && c.type_ != types::PAUSED)
-            || (conditions_of(kind).contains(&c.type_.as_str()) && c.reason == WORKER_NOT_READY)
-    };
+    let keep = |c: &&Condition| types::OPERATOR.contains(&c.type_.as_str()) && c.type_ != types::PAUSED;
     let mut new: Vec<Condition> = old.conditions.iter().filter(keep).cloned().collect();
+    new.extend(said_for_worker(kind, old));
     let check = Check::ok(why, format!("nothing is changed while this is paused ({why})"));
     new.push(to_condition(types::PAUSED, &check, generation));
     BotStatus {
@@ -145,6 +147,7 @@ pub fn compute_paused(
 
 /// The status of a bot that is being deleted: the worker goes on speaking for itself.
 pub fn compute_deleting(
+    kind: BotKind,
     generation: Option<i64>,
     old: Option<&BotStatus>,
     waiting: String,
@@ -154,6 +157,7 @@ pub fn compute_deleting(
     let old = old.unwrap_or(&none);
     let is_kept = |c: &&Condition| types::OPERATOR.contains(&c.type_.as_str()) && c.type_ != types::READY;
     let mut new: Vec<Condition> = old.conditions.iter().filter(is_kept).cloned().collect();
+    new.extend(said_for_worker(kind, old));
     new.push(to_condition(types::READY, &Check::failed("Deleting", waiting), generation));
     BotStatus {
         observed_generation: generation,
@@ -175,7 +179,9 @@ pub fn failed(
 ) -> (Check, WorkerState) {
     match aspect {
         Aspect::Account => (check, worker),
-        Aspect::Worker => (previous(old, types::ACCOUNT), WorkerState { check, migration: None }),
+        Aspect::Worker => {
+            (previous(old, types::ACCOUNT), WorkerState { check, migration: None, speaks: worker.speaks })
+        }
     }
 }
 
@@ -197,13 +203,24 @@ fn conditions_of(kind: BotKind) -> &'static [&'static str] {
     }
 }
 
+/// What was said in the worker's place and stands until the worker itself says something: it has
+/// fields of these conditions too, so that taking ours away would leave halves of them, which the
+/// API server refuses.
+fn said_for_worker(kind: BotKind, old: &BotStatus) -> Vec<Condition> {
+    let is_ours = |c: &&Condition| {
+        conditions_of(kind).contains(&c.type_.as_str())
+            && [WORKER_NOT_READY, MIGRATION_FAILED].contains(&c.reason.as_str())
+    };
+    old.conditions.iter().filter(is_ours).cloned().collect()
+}
+
 fn of_worker(kind: BotKind, observed: &Observed) -> Vec<(&'static str, Check)> {
     let unknown =
         Check::unknown(WORKER_NOT_READY, "not known while the worker is not ready; see WorkerReady");
     conditions_of(kind)
         .iter()
         .map(|type_| match &observed.worker.migration {
-            Some(why) if *type_ == types::DATABASE => (*type_, Check::failed("MigrationFailed", why.clone())),
+            Some(why) if *type_ == types::DATABASE => (*type_, Check::failed(MIGRATION_FAILED, why.clone())),
             _ => (*type_, unknown.clone()),
         })
         .collect()

@@ -14,6 +14,8 @@ pub struct WorkerState {
     pub check: Check,
     /// Why the migrations failed, in the words of the init container.
     pub migration: Option<String>,
+    /// The worker's process runs, so that it reports for itself, be it ready or not.
+    pub speaks: bool,
 }
 
 impl WorkerState {
@@ -24,7 +26,7 @@ impl WorkerState {
 
     /// The same for a reason that lies before the pod.
     pub fn waiting(reason: &'static str, message: impl Into<String>) -> Self {
-        Self { check: Check::failed(reason, message), migration: None }
+        Self { check: Check::failed(reason, message), migration: None, speaks: false }
     }
 }
 
@@ -37,7 +39,8 @@ pub fn worker_state(stateful_set: Option<&StatefulSet>, pod: Option<&Pod>) -> Wo
         return WorkerState::waiting("NotCreated", "the worker's workload does not exist yet");
     };
     if is_rolled_out(stateful_set) {
-        return WorkerState { check: Check::ok("PodReady", "the worker's pod is ready"), migration: None };
+        let check = Check::ok("PodReady", "the worker's pod is ready");
+        return WorkerState { check, migration: None, speaks: true };
     }
     let name = stateful_set.metadata.name.as_deref().unwrap_or_default();
     let Some(status) = pod.and_then(|pod| pod.status.as_ref()) else {
@@ -62,8 +65,15 @@ pub fn worker_state(stateful_set: Option<&StatefulSet>, pod: Option<&Pod>) -> Wo
         Some(message) => {
             WorkerState::waiting("Unschedulable", format!("pod {name}-0 finds no node: {}", cut(message)))
         }
-        None => WorkerState::waiting("Starting", format!("pod {name}-0 is not ready yet")),
+        None => WorkerState {
+            speaks: status.container_statuses.iter().flatten().any(is_running),
+            ..WorkerState::waiting("Starting", format!("pod {name}-0 is not ready yet"))
+        },
     }
+}
+
+fn is_running(container: &ContainerStatus) -> bool {
+    container.state.as_ref().is_some_and(|state| state.running.is_some())
 }
 
 fn is_rolled_out(stateful_set: &StatefulSet) -> bool {
@@ -91,7 +101,11 @@ fn migration_failed(container: &ContainerStatus) -> Option<WorkerState> {
             ended.exit_code
         )
     });
-    Some(WorkerState { check: Check::failed("MigrationFailed", message.clone()), migration: Some(message) })
+    Some(WorkerState {
+        check: Check::failed("MigrationFailed", message.clone()),
+        migration: Some(message),
+        speaks: false,
+    })
 }
 
 fn trouble(container: &ContainerStatus) -> Option<(&'static str, String)> {

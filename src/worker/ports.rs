@@ -30,6 +30,11 @@ impl std::error::Error for ReportError {}
 pub trait Reporter: Send + Sync {
     /// Delivers a complete report. Called only when something changed.
     async fn report(&self, report: &WorkerReport) -> Result<(), ReportError>;
+
+    /// Resolves when somebody else speaks in the worker's place, so that it should report again.
+    async fn overwritten(&self) {
+        std::future::pending().await
+    }
 }
 
 /// What capture tells and asks the part that brings the bot into rooms.

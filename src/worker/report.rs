@@ -13,6 +13,7 @@ const NUMBERS_EVERY: Duration = Duration::from_mins(1);
 /// Several parts say something at the same time as a rule: one report for all of it.
 const GATHER: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_secs(2);
 
 /// Delivers reports until cancelled, the last one after that.
 pub(crate) async fn run(
@@ -50,6 +51,11 @@ pub(crate) async fn run(
                 } else {
                     retry_at = Some(Instant::now() + RETRY);
                 }
+            }
+            () = reporter.overwritten(), if sent.is_some() => {
+                // Two who write over each other must not do so without a pause.
+                tokio::time::sleep(AGAIN).await;
+                sent = None;
             }
             news = changes.changed() => {
                 if news.is_err() {

@@ -23,6 +23,10 @@ use crate::{
 
 /// Field manager of the worker.
 const FIELD_MANAGER: &str = "ems-bots-worker";
+/// The worker's conditions, and the reason with which the operator says that it does not know them.
+const OF_WORKER: [&str; 5] =
+    ["EncryptionReady", "DatabaseReady", "RoomsCovered", "Recording", "IntegrityVerified"];
+const NOT_READY: &str = "WorkerNotReady";
 
 /// Watches the custom resource; returns when it was seen once.
 pub(super) async fn start<B: Bot>(
@@ -117,5 +121,23 @@ impl<B: Bot> Reporter for StatusReporter<B> {
             .await
             .map(drop)
             .map_err(|error| ReportError(format!("{error}: {}", error.detail())))
+    }
+
+    async fn overwritten(&self) {
+        let mut live = self.live.clone();
+        loop {
+            let is_spoken_for = live.borrow_and_update().status().is_some_and(|status| {
+                status
+                    .conditions
+                    .iter()
+                    .any(|c| OF_WORKER.contains(&c.type_.as_str()) && c.reason == NOT_READY)
+            });
+            if is_spoken_for {
+                return;
+            }
+            if live.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
     }
 }
