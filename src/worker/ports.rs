@@ -33,7 +33,7 @@ pub trait Reporter: Send + Sync {
 
     /// Resolves when somebody else speaks in the worker's place, so that it should report again.
     async fn overwritten(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::StreamExt as _;
+use kube::core::DeserializeGuard;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -60,7 +61,7 @@ async fn follow<B: Bot>(
             object = seen.next() => object,
         };
         let Some(object) = object else { return Err("the watch of the custom resource ended") };
-        let Some((instructions, live)) = read::<B>(&bot, object.map(|guard| guard.0), kept.clone()) else {
+        let Some((instructions, live)) = read::<B>(&bot, object, kept.clone()) else {
             continue;
         };
         match &senders {
@@ -83,10 +84,10 @@ async fn follow<B: Bot>(
 /// What cannot be acted on changes nothing: the last good instructions stay.
 fn read<B: Bot>(
     bot: &BotName,
-    object: Option<Result<B, kube::core::error_boundary::InvalidObject>>,
+    object: Option<DeserializeGuard<B>>,
     kept: Option<TrailPoint>,
 ) -> Option<(Instructions, B)> {
-    let object = match object {
+    let object = match object.map(|guard| guard.0) {
         Some(Ok(object)) => object,
         Some(Err(error)) => {
             tracing::warn!(%bot, %error, "the custom resource does not fit its schema");

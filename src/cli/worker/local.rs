@@ -43,7 +43,7 @@ pub(super) async fn start(
                     sender.send_replace(instructions);
                 }
                 Err(error) => {
-                    tracing::warn!(error = %format_args!("{error:#}"), "custom resource not followed")
+                    tracing::warn!(error = %format_args!("{error:#}"), "custom resource not followed");
                 }
             }
             text = now;

@@ -11,6 +11,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use self::files::Files;
 use crate::{
@@ -22,7 +23,7 @@ use crate::{
     },
     lifecycle::Lifecycle,
     store::pg::{Endpoint, EndpointParts, PgStore, Role, SchemaName, WriterOptions, role_name},
-    telemetry::{Health, init_logging, serve},
+    telemetry::{Health, LogFilter, init_logging, serve},
     worker::{
         acts::Acts,
         board::Board,
@@ -97,11 +98,14 @@ impl From<Kind> for BotKind {
 /// Runs until a signal comes, or until another process has become the trail's writer.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filter = init_logging()?;
-    let lifecycle = Lifecycle::new();
-    let soft = lifecycle.soft();
     let bot = BotName { namespace: args.namespace.clone(), name: args.name.clone(), kind: args.kind.into() };
     let span = tracing::info_span!("worker", namespace = %bot.namespace, bot = %bot.name, kind = %bot.kind);
-    let _entered = span.enter();
+    Box::pin(run_for(args, bot, filter)).instrument(span).await
+}
+
+async fn run_for(args: Args, bot: BotName, filter: LogFilter) -> anyhow::Result<ExitCode> {
+    let lifecycle = Lifecycle::new();
+    let soft = lifecycle.soft();
     let files = Files::new(&args.config_dir);
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry)?;
@@ -125,24 +129,33 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
             tokio::select! {
                 started = started => started?,
                 () = soft.cancelled() => return Ok(lifecycle.run_until_shutdown().await?),
-                _ = terminated() => return Ok(ExitCode::SUCCESS),
+                () = terminated() => return Ok(ExitCode::SUCCESS),
             }
         }
     };
     health.ready("custom resource");
-    let worker = build(&args, &files, bot, metrics, health, instructions, reporter, soft.clone())?;
+    let outside = Outside { bot, metrics, health, instructions, reporter };
+    let worker = build(&args, &files, outside, soft.clone())?;
     let lost = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    let (flag, ending) = (lost.clone(), soft.clone());
+    let flag = lost.clone();
     let task = async move {
-        let result = worker.run(ending).await;
+        let result = worker.run(soft).await;
         flag.store(matches!(result, Err(Stop::LostSequencer)), std::sync::atomic::Ordering::Relaxed);
         result
     };
-    lifecycle.spawn("worker", tracing::Instrument::instrument(task, span.clone()));
-    drop(_entered);
+    lifecycle.spawn("worker", task.in_current_span());
     let code = lifecycle.run_until_shutdown().await?;
     // Refused: another process writes this trail.
     Ok(if lost.load(std::sync::atomic::Ordering::Relaxed) { ExitCode::from(4) } else { code })
+}
+
+/// What the worker is given by its surroundings.
+struct Outside {
+    bot: BotName,
+    metrics: Metrics,
+    health: Health,
+    instructions: watch::Receiver<Instructions>,
+    reporter: Arc<dyn Reporter>,
 }
 
 async fn terminated() {
@@ -155,16 +168,8 @@ async fn terminated() {
     }
 }
 
-fn build(
-    args: &Args,
-    files: &Files,
-    bot: BotName,
-    metrics: Metrics,
-    health: Health,
-    instructions: watch::Receiver<Instructions>,
-    reporter: Arc<dyn Reporter>,
-    soft: CancellationToken,
-) -> anyhow::Result<Worker> {
+fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) -> anyhow::Result<Worker> {
+    let Outside { bot, metrics, health, instructions, reporter } = outside;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let homeserver_ca = files.optional("homeserver-ca/ca.crt");
     let mut settings = SynapseSettings::new(args.homeserver_url.clone());
