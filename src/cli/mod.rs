@@ -7,6 +7,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 pub mod audit;
 pub mod completions;
 pub mod crds;
+pub mod doctor;
 pub mod migrate;
 pub mod operator;
 pub mod worker;
@@ -37,6 +38,8 @@ enum Command {
     Completions(completions::Args),
     /// Print the definitions of the custom resources.
     Crds(crds::Args),
+    /// Check homeserver, credentials, database and cluster access, and say how to mend each.
+    Doctor(Box<doctor::Args>),
     /// Work for every AdminBot and AuditBot of the cluster.
     Operator(operator::Args),
     /// Follow one bot's rooms and write its audit trail (runs in the pod that the operator makes).
@@ -51,6 +54,7 @@ impl Cli {
             Command::Migrate(args) => migrate::run(args).await,
             Command::Completions(args) => completions::run(&args, &mut Self::command()),
             Command::Crds(args) => crds::run(&args),
+            Command::Doctor(args) => doctor::run(*args).await,
             Command::Operator(args) => operator::run(args).await,
             Command::Worker(args) => worker::run(*args).await,
         }

@@ -153,7 +153,7 @@ fn migration_error(error: MigrateError) -> StoreError {
 }
 
 /// The version of the schema in the search path, if there is one.
-async fn version(connection: &mut PgConnection) -> Result<Option<i64>, StoreError> {
+pub(super) async fn version(connection: &mut PgConnection) -> Result<Option<i64>, StoreError> {
     let exists: bool = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations') IS NOT NULL")
         .fetch_one(&mut *connection)
         .await

@@ -10,6 +10,7 @@ mod endpoint;
 mod error;
 pub mod inbox;
 mod insert;
+pub mod inspect;
 mod lookup;
 pub mod migrate;
 mod names;
