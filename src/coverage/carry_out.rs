@@ -36,6 +36,9 @@ pub(super) struct Memory {
     pub was_functional_member: bool,
     pub owes_notice: bool,
     pub repeated: Option<(StepKind, u32)>,
+    /// This visit wrote the functional members. Another bot may be writing them at this moment, so
+    /// only a later visit can tell that the bot stays among them.
+    pub just_marked: bool,
     /// The last step with the facts it was planned on.
     pub last: Option<(StepKind, RoomFacts)>,
 }
@@ -85,6 +88,7 @@ pub(super) struct Errand<'a> {
 impl Context {
     /// Visits a room.
     pub(super) async fn visit(&self, mut errand: Errand<'_>, memory: Memory) -> Visit {
+        let memory = Memory { just_marked: false, ..memory };
         let mut visit = Visit { state: State::Pending, memory, acted: 0, error: None };
         if let Err(error) = self.try_visit(&mut errand, &mut visit).await {
             if let VisitError::Homeserver(HomeserverError::Refused { .. }) = &error {
@@ -267,7 +271,7 @@ impl Memory {
                 .iter()
                 .any(|member| member == identity.bot.as_str())
         });
-        self.was_functional_member |= listed;
+        self.was_functional_member |= listed && !self.just_marked;
         match &self.last {
             Some((kind, before)) if before == facts => {
                 let times = match self.repeated {
@@ -289,6 +293,7 @@ impl Memory {
         match step.kind() {
             StepKind::Join if succeeded => self.owes_notice = true,
             StepKind::PostNotice if succeeded => self.owes_notice = false,
+            StepKind::MarkFunctional if succeeded => self.just_marked = true,
             _ => {}
         }
         // A step that failed may well be repeated, after a delay.

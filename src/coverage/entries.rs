@@ -12,6 +12,9 @@ use crate::{
 
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_mins(10);
+/// After acting, a room is looked at again: two bots that act at the same moment can undo each
+/// other's power or mark, and neither is told.
+const SETTLING: Duration = Duration::from_secs(5);
 /// So many repairs of a room within [`LONGEST_DELAY`] are made at once; further ones wait.
 const FREE_REPAIRS: u32 = 5;
 
@@ -196,7 +199,7 @@ impl Entry {
             self.is_joined = visit.state == State::Covered || self.is_joined;
         }
         self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
-        self.recheck_at = now + recheck;
+        self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
         let again = match (&visit.error, self.state) {
             (Some(_), _) => true,
             // Being created as a rule: soon there will be power levels.

@@ -162,6 +162,10 @@ async fn direct_chat(
             return Ok(Some(DirectChat {
                 people: people.iter().map(|member| member.state_key.clone()).collect(),
                 functional_members: functional.cloned(),
+                marked_by: state
+                    .iter()
+                    .find(|event| event.event_type == FUNCTIONAL_MEMBERS && event.state_key.is_empty())
+                    .map(|event| event.sender.clone()),
             }));
         }
     }

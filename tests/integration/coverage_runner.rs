@@ -313,7 +313,7 @@ async fn both_bots_say_in_a_direct_chat_that_they_are_services() {
     audit.covered(2, 10).await;
     admin.covered(2, 10).await;
     // The other bot's write can overwrite one's own; the next look mends that.
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     let content = homeserver.state(&direct, FUNCTIONAL_MEMBERS, "").expect("written");
     let mut members: Vec<&str> =
         content["service_members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();

@@ -47,6 +47,8 @@ pub struct DirectChat {
     pub people: Vec<String>,
     /// Content of [`FUNCTIONAL_MEMBERS`], if there is one.
     pub functional_members: Option<Value>,
+    /// Who wrote that.
+    pub marked_by: Option<String>,
 }
 
 /// Everything that decides what a room needs.
@@ -71,7 +73,7 @@ pub struct RoomFacts {
     pub in_excluded_space: bool,
     /// Without an event for longer than the selection allows.
     pub is_inactive: bool,
-    /// This process has seen the bot among the functional members; somebody who then takes it out
+    /// This process has seen the bot among the functional members; a person who then takes it out
     /// has their way.
     pub was_functional_member: bool,
     /// The bot joined just now and owes its notice.
@@ -237,10 +239,12 @@ pub const FULL_POWER: i64 = 100;
 /// with whoever else is listed; `None` if there is nothing to write or no power to.
 fn functional_members(facts: &RoomFacts, power: &PowerFacts, identity: &Identity) -> Option<Value> {
     let direct = facts.direct.as_ref()?;
-    if facts.was_functional_member || power.bot < power.needed_for_functional_members {
+    let mut members = listed_functional_members(direct.functional_members.as_ref());
+    // Another bot that entered itself at the same moment has written over this one's entry.
+    let lost = direct.marked_by.as_ref().is_some_and(|writer| members.contains(writer));
+    if (facts.was_functional_member && !lost) || power.bot < power.needed_for_functional_members {
         return None;
     }
-    let mut members = listed_functional_members(direct.functional_members.as_ref());
     if members.iter().any(|member| member == identity.bot.as_str()) {
         return None;
     }

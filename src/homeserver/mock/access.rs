@@ -138,6 +138,10 @@ impl Entry for MockEntry {
                 Some(_) => {}
             }
             let user = UserId::from_parts(localpart, &world.server_name);
+            if localpart.as_str().starts_with('_') {
+                let message = "User ID may not begin with _";
+                return Err(refused("registration", 400, "M_INVALID_USERNAME", message));
+            }
             if world.users.contains_key(user.as_str()) {
                 return Err(HomeserverError::UserInUse { user: user.to_string() });
             }

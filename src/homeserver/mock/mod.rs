@@ -128,7 +128,7 @@ impl MockHomeserver {
             format!("!mock{id}:{}", world.server_name)
         };
         let server = world.server_name.clone();
-        let made = MockRoom::begin(creator, &server, version, kind);
+        let made = MockRoom::begin(id, creator, &server, version, kind);
         let Ok(room) = RoomId::parse(text) else { unreachable!("a sigil and digits") };
         world.rooms.insert(room.clone(), made);
         room

@@ -44,6 +44,8 @@ pub struct MockRoom {
     server: ServerName,
     kind: RoomKind,
     state: BTreeMap<(String, String), StateEvent>,
+    /// Of this room alone; event identifiers are unique on a server.
+    number: u64,
     next_event: u64,
 }
 
@@ -52,7 +54,13 @@ impl MockRoom {
         version.parse::<u32>().is_ok_and(|number| number >= 12)
     }
 
-    pub(super) fn begin(creator: &UserId, server: &ServerName, version: &str, kind: RoomKind) -> Self {
+    pub(super) fn begin(
+        number: u64,
+        creator: &UserId,
+        server: &ServerName,
+        version: &str,
+        kind: RoomKind,
+    ) -> Self {
         let mut room = Self {
             creator: creator.to_string(),
             version: version.to_owned(),
@@ -63,6 +71,7 @@ impl MockRoom {
             server: server.clone(),
             kind,
             state: BTreeMap::new(),
+            number,
             next_event: 0,
         };
         let mut create = json!({ "room_version": version });
@@ -97,7 +106,7 @@ impl MockRoom {
 
     pub(super) fn set_state(&mut self, event_type: &str, key: &str, sender: &str, content: Value) {
         self.next_event += 1;
-        let event_id = format!("$e{}-{}", self.next_event, self.creator);
+        let event_id = format!("$e{}-{}", self.number, self.next_event);
         let replaces =
             self.state.get(&(event_type.to_owned(), key.to_owned())).map(|old| old.event_id.clone());
         let mut raw = json!({

@@ -1,0 +1,136 @@
+//! Whatever the facts are: no room is broken, no plan goes on for ever.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn any_grant() -> impl Strategy<Value = Grant> {
+    prop_oneof![(0_i64..=100).prop_map(by), Just(Grant::NoLocalAdmin), Just(Grant::NotEnoughPower)]
+}
+
+fn any_power() -> impl Strategy<Value = Power> {
+    prop_oneof![1 => Just(Power::Missing), 6 => (0_i64..=101, any_grant()).prop_map(|(bot, grant)| power(bot, grant))]
+}
+
+fn any_facts() -> impl Strategy<Value = RoomFacts> {
+    let membership = prop_oneof![
+        Just(Membership::Outside),
+        Just(Membership::Invited),
+        Just(Membership::Joined),
+        Just(Membership::Banned)
+    ];
+    let creator = prop_oneof![
+        Just(None),
+        Just(Some("@alice:here.org".to_owned())),
+        Just(Some("@eve:there.org".to_owned()))
+    ];
+    let direct = prop_oneof![Just(None), Just(direct(&["@alice:here.org", "@bob:here.org"]))];
+    (membership, creator, direct, any_power(), any::<[bool; 5]>()).prop_map(
+        |(membership, creator, direct, power, [is_public, has_local_members, space, inactive, owes])| {
+            RoomFacts {
+                membership,
+                creator,
+                direct,
+                power,
+                is_public,
+                has_local_members,
+                in_excluded_space: space,
+                is_inactive: inactive,
+                owes_notice: owes,
+                ..private_room()
+            }
+        },
+    )
+}
+
+fn any_selection() -> impl Strategy<Value = RoomSelection> {
+    any::<[bool; 6]>().prop_map(|[direct, local, deny, only, pattern, notice]| {
+        let room = private_room().room_id;
+        RoomSelection {
+            direct_messages: direct,
+            local_only: local,
+            deny: deny.then(|| room.clone()).into_iter().collect(),
+            only: only.then_some(room).into_iter().collect(),
+            creator_pattern: pattern.then(|| regex::Regex::new("alice").unwrap()),
+            minimum_last_active: Some(std::time::Duration::from_secs(1)),
+            notice: notice.then(|| "recorded".to_owned()),
+            ..RoomSelection::default()
+        }
+    })
+}
+
+/// What the homeserver makes of a step.
+fn carry_out(facts: &mut RoomFacts, step: &Step) {
+    match step {
+        Step::MakeAdmin { .. } => {
+            let Power::Known(power) = &mut facts.power else { unreachable!("checked before") };
+            if let Grant::By { level, .. } = power.grant {
+                power.bot = level;
+            }
+            if facts.membership == Membership::Outside && !facts.is_public {
+                facts.membership = Membership::Invited;
+            }
+        }
+        Step::Join => {
+            facts.membership = Membership::Joined;
+            facts.owes_notice = true;
+        }
+        Step::RefuseInvitation(_) | Step::Leave(_) => facts.membership = Membership::Outside,
+        Step::MarkFunctional(content) => {
+            facts.direct.as_mut().unwrap().functional_members = Some(content.clone());
+        }
+        Step::PostNotice(_) => facts.owes_notice = false,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever the room: it takes a handful of steps, none of them on a room without power levels
+    /// or for a banned bot, and then there is nothing left to do.
+    #[test]
+    fn every_room_settles(mut facts in any_facts(), selection in any_selection()) {
+        let mut steps = Vec::new();
+        while let Plan::Step(step) = plan(&facts, &selection, &identity()) {
+            prop_assert_ne!(&facts.power, &Power::Missing);
+            prop_assert_ne!(facts.membership, Membership::Banned);
+            carry_out(&mut facts, &step);
+            steps.push(step.kind());
+            prop_assert!(steps.len() <= 5, "{:?}", steps);
+        }
+        let settled = plan(&facts, &selection, &identity());
+        prop_assert_eq!(settled, plan(&facts, &selection, &identity()));
+    }
+
+    /// A homeserver that answers yes and does nothing is not asked for ever.
+    #[test]
+    fn a_step_without_effect_is_given_up(mut facts in any_facts(), selection in any_selection()) {
+        for repeats in 1..=MOST_REPEATS {
+            let Plan::Step(step) = plan(&facts, &selection, &identity()) else { return Ok(()) };
+            facts.repeated = Some((step.kind(), repeats));
+        }
+        prop_assert!(!matches!(plan(&facts, &selection, &identity()), Plan::Step(_)));
+    }
+
+    /// No invitation outside the selection is accepted.
+    #[test]
+    fn nothing_outside_the_selection_is_entered(facts in any_facts(), selection in any_selection()) {
+        if exclusion::excluded(&facts, &selection, &identity()).is_some() {
+            let planned = plan(&facts, &selection, &identity());
+            let enters = matches!(planned, Plan::Step(Step::Join | Step::MakeAdmin { .. }));
+            prop_assert!(!enters);
+        }
+    }
+
+    /// Room state is hostile: no content makes reading it fail.
+    #[test]
+    fn any_power_levels_can_be_read(text in "\\PC{0,20}", number in any::<i64>(), on in any::<bool>()) {
+        for levels in [
+            json!(text), json!(number), json!([number]), json!({ "users": text }),
+            json!({ "users": { &text: number } }), json!({ "users": { BOT: on } }),
+            json!({ "events": [on], "users_default": text, "state_default": {} }),
+        ] {
+            let _ = read_power(&state("11", levels, &["@alice:here.org"]), &identity());
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! Coverage against a real Synapse with its default limits: every kind of room, both bots at once,
+//! rooms that are just being created. No cluster is needed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use ems_bots::{
+    coverage::{
+        Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
+        planner::{FUNCTIONAL_MEMBERS, Identity, StepKind},
+    },
+    domain::{DeviceId, Failure, Localpart, RoomId, ServerName, SystemClock, UserId},
+    homeserver::{
+        Admin, Connect, NewAccount, Session,
+        synapse::{Connection, Settings},
+    },
+};
+use secrecy::SecretString;
+use serde_json::{Value, json};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::support::{
+    Synapse,
+    services::{Person, urlencode},
+    unique,
+};
+
+#[derive(Default)]
+struct Log(Mutex<Vec<(Act, Option<ActOutcome>)>>);
+
+#[async_trait]
+impl ActLog for Log {
+    async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
+        self.0.lock().unwrap().push((act.clone(), None));
+        Ok(())
+    }
+
+    async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
+        let mut acts = self.0.lock().unwrap();
+        acts.iter_mut().find(|(known, _)| known.id == act.id).unwrap().1 = Some(outcome.clone());
+        Ok(())
+    }
+}
+
+struct Bot {
+    user: UserId,
+    admin: Box<dyn Admin>,
+    log: Arc<Log>,
+    hints: mpsc::Sender<Hint>,
+    state: watch::Receiver<CoverageState>,
+    control: watch::Sender<Control>,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+fn connection(synapse: &Synapse) -> Connection {
+    Connection::new(&Settings::new(synapse.host_url.parse().unwrap())).unwrap()
+}
+
+fn secret() -> SecretString {
+    SecretString::from(format!("pw-{}", unique("secret")))
+}
+
+async fn register_admin(synapse: &Synapse, name: &str) -> Session {
+    let shared = SecretString::from(synapse.registration_shared_secret.clone());
+    let localpart = Localpart::parse(name).unwrap();
+    connection(synapse).entry().register_admin(&shared, &localpart, &secret()).await.unwrap()
+}
+
+/// Makes the accounts as the operator does and starts the loop.
+async fn start(synapse: &Synapse, name: &str) -> Bot {
+    let connection = connection(synapse);
+    let session = register_admin(synapse, &format!("{name}-admin-01234567")).await;
+    let admin = connection.admin(session.clone());
+    admin.set_unlimited(&session.user_id, true).await.unwrap();
+    let new = NewAccount {
+        localpart: &Localpart::parse(name).unwrap(),
+        password: &secret(),
+        admin: false,
+        display_name: name,
+        ownership: &format!("mark-{name}"),
+    };
+    let user = admin.create_account(&new).await.unwrap().user_id;
+    let identity = Identity { bot: user.clone(), server: ServerName::parse(&*synapse.server_name).unwrap() };
+    let log = Arc::new(Log::default());
+    let settings = RunnerSettings::default();
+    let runner =
+        Runner::new(Arc::new(connection), session, identity, log.clone(), Arc::new(SystemClock), settings);
+    let (hints, hinted) = mpsc::channel(64);
+    let (control, wishes) = watch::channel(Control::default());
+    let (reports, state) = watch::channel(CoverageState::default());
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));
+    Bot { user, admin, log, hints, state, control, cancel, task }
+}
+
+impl Bot {
+    async fn until(&mut self, what: &str, within: u64, is_so: impl Fn(&CoverageState) -> bool) {
+        let met = timeout(Duration::from_secs(within), self.state.wait_for(|state| is_so(state))).await;
+        let in_time = met.is_ok();
+        drop(met);
+        assert!(in_time, "{what}: not within {within} s; state is {:?}", self.state.borrow());
+    }
+
+    async fn covered(&mut self, rooms: usize, within: u64) {
+        let all = |state: &CoverageState| state.totals.covered == rooms as u64 && state.totals.pending == 0;
+        self.until("covered", within, all).await;
+    }
+
+    /// The room's state by type and key.
+    async fn room(&self, room: &str) -> BTreeMap<(String, String), Value> {
+        let state = self.admin.room_state(&RoomId::parse(room).unwrap(), None).await.unwrap();
+        state.into_iter().map(|event| ((event.event_type, event.state_key), event.content)).collect()
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        timeout(Duration::from_secs(30), self.task).await.expect("the loop ends").unwrap();
+    }
+}
+
+fn key(event_type: &str, state_key: &str) -> (String, String) {
+    (event_type.to_owned(), state_key.to_owned())
+}
+
+async fn create_room(synapse: &Synapse, person: &Person, body: Value) -> String {
+    let path = "/_matrix/client/v3/createRoom";
+    let (status, answer) = synapse.request("POST", path, &person.access_token, Some(body)).await;
+    assert_eq!(status, 200, "{answer}");
+    answer["room_id"].as_str().unwrap().to_owned()
+}
+
+async fn act(synapse: &Synapse, person: &Person, room: &str, verb: &str, body: Value) -> (u16, Value) {
+    let path = format!("/_matrix/client/v3/rooms/{}/{verb}", urlencode(room));
+    let method = if verb.starts_with("state/") { "PUT" } else { "POST" };
+    synapse.request(method, &path, &person.access_token, Some(body)).await
+}
+
+fn encryption() -> Value {
+    json!({ "type": "m.room.encryption", "content": { "algorithm": "m.megolm.v1.aes-sha2" } })
+}
+
+/// One room of every kind in a version; the direct chat is the last.
+async fn rooms_of(synapse: &Synapse, alice: &Person, bob: &Person, version: &str) -> Vec<String> {
+    let rule = |rule: Value| json!({ "type": "m.room.join_rules", "content": rule });
+    let restricted = json!({ "join_rule": "restricted", "allow": [] });
+    let kinds = [
+        json!({ "preset": "public_chat", "name": "public" }),
+        json!({ "preset": "private_chat", "name": "private" }),
+        json!({ "preset": "private_chat", "name": "encrypted", "initial_state": [encryption()] }),
+        json!({ "preset": "private_chat", "name": "space", "creation_content": { "type": "m.space" } }),
+        json!({ "preset": "private_chat", "name": "knock", "initial_state": [rule(json!({ "join_rule": "knock" }))] }),
+        json!({ "preset": "private_chat", "name": "restricted", "initial_state": [rule(restricted)] }),
+        json!({ "preset": "trusted_private_chat", "is_direct": true, "invite": [bob.user_id], "initial_state": [encryption()] }),
+    ];
+    let mut rooms = Vec::new();
+    for mut kind in kinds {
+        kind["room_version"] = json!(version);
+        rooms.push(create_room(synapse, alice, kind).await);
+    }
+    let (status, answer) = act(synapse, bob, rooms.last().unwrap(), "join", json!({})).await;
+    assert_eq!(status, 200, "{answer}");
+    rooms
+}
+
+#[tokio::test]
+async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
+    let synapse = Synapse::up(&unique("covkinds"));
+    let (alice, bob) = (synapse.register("alice"), synapse.register("bob"));
+    let mut rooms = Vec::new();
+    let mut chats = Vec::new();
+    for version in ["10", "11", "12"] {
+        let made = rooms_of(&synapse, &alice, &bob, version).await;
+        chats.push(made.last().unwrap().clone());
+        rooms.extend(made);
+    }
+    let started = Instant::now();
+    let (mut audit, mut admin) = (start(&synapse, "auditbot").await, start(&synapse, "adminbot").await);
+    audit.covered(rooms.len(), 60).await;
+    admin.covered(rooms.len(), 60).await;
+    println!("{} rooms covered by both bots in {:?}", rooms.len(), started.elapsed());
+    for room in &rooms {
+        let state = audit.room(room).await;
+        for bot in [&audit.user, &admin.user] {
+            assert_eq!(state[&key("m.room.member", bot.as_str())]["membership"], "join", "{room}");
+            assert_eq!(state[&key("m.room.power_levels", "")]["users"][bot.as_str()], 100, "{room}");
+        }
+    }
+    // One bot's write can replace the other's; both look again when the room has changed.
+    tokio::time::timeout(Duration::from_secs(20), async {
+        for chat in &chats {
+            loop {
+                let state = audit.room(chat).await;
+                let listed = state.get(&key(FUNCTIONAL_MEMBERS, "")).map(|c| c["service_members"].clone());
+                let mut listed: Vec<String> =
+                    serde_json::from_value(listed.unwrap_or_default()).unwrap_or_default();
+                listed.sort();
+                if listed == [admin.user.to_string(), audit.user.to_string()] {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    })
+    .await
+    .expect("both bots are functional members of every direct chat");
+    for room in rooms.iter().filter(|room| !chats.contains(room)) {
+        assert!(!audit.room(room).await.contains_key(&key(FUNCTIONAL_MEMBERS, "")), "{room}");
+    }
+    let acts = audit.log.0.lock().unwrap().clone();
+    for (act, outcome) in acts.iter().filter(|(act, _)| act.kind == StepKind::MakeAdmin) {
+        assert_eq!(act.on_behalf_of.as_deref(), Some(alice.user_id.as_str()));
+        let Some(ActOutcome::Done { sent }) = outcome else { panic!("{act:?} {outcome:?}") };
+        assert!(sent.iter().all(|event| event.sender == alice.user_id), "{sent:?}");
+    }
+    audit.stop().await;
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_room_is_covered_within_a_second_and_a_half() {
+    let synapse = Synapse::up(&unique("covnew"));
+    let alice = synapse.register("alice");
+    create_room(&synapse, &alice, json!({ "preset": "private_chat" })).await;
+    let mut bot = start(&synapse, "auditbot").await;
+    bot.covered(1, 30).await;
+    let mut took = Vec::new();
+    for count in 2..12 {
+        let body = json!({ "preset": "private_chat", "initial_state": [encryption()] });
+        create_room(&synapse, &alice, body).await;
+        let started = Instant::now();
+        bot.covered(count, 30).await;
+        took.push(started.elapsed());
+        // Out of step with the polls.
+        tokio::time::sleep(Duration::from_millis(137)).await;
+    }
+    took.sort();
+    println!("from createRoom's answer to covered: median {:?}, longest {:?}", took[5], took[9]);
+    assert!(took[5] < Duration::from_millis(1500), "{took:?}");
+    bot.stop().await;
+}
+
+#[tokio::test]
+async fn rooms_under_creation_are_never_harmed() {
+    let synapse = Synapse::up(&unique("covhammer"));
+    let alice = synapse.register("alice");
+    let (mut audit, mut admin) = (start(&synapse, "auditbot").await, start(&synapse, "adminbot").await);
+    // Hints at every moment make the loop look far more often than polling does.
+    let noise = {
+        let (hints, looking) = (audit.hints.clone(), audit.admin.user_id().clone());
+        let reader = connection(&synapse).admin(register_admin(&synapse, "noise").await);
+        tokio::spawn(async move {
+            while let Ok(rooms) = reader.rooms().await {
+                for room in rooms {
+                    if hints.send(Hint::Room(room.room_id)).await.is_err() {
+                        return looking;
+                    }
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            looking
+        })
+    };
+    let mut rooms = Vec::new();
+    for number in 0..40 {
+        let version = ["10", "11", "12"][number % 3];
+        let name = format!("room {number}");
+        let body = json!({
+            "preset": "private_chat", "name": name, "room_version": version,
+            "initial_state": [encryption()], "power_level_content_override": { "events": { "m.room.topic": 42 } },
+        });
+        rooms.push((create_room(&synapse, &alice, body).await, name, version));
+    }
+    audit.covered(rooms.len(), 120).await;
+    admin.covered(rooms.len(), 120).await;
+    noise.abort();
+    for (room, name, version) in &rooms {
+        let state = audit.room(room).await;
+        assert_eq!(state[&key("m.room.name", "")]["name"], **name, "{room}");
+        assert!(state.contains_key(&key("m.room.encryption", "")), "{name} lost its encryption");
+        let power = &state[&key("m.room.power_levels", "")];
+        assert_eq!(power["events"]["m.room.topic"], 42, "{name}");
+        if *version != "12" {
+            assert_eq!(power["users"][&alice.user_id], 100, "{name}: the creator lost its power");
+        }
+        for bot in [&audit.user, &admin.user] {
+            assert_eq!(power["users"][bot.as_str()], 100, "{name}");
+        }
+    }
+    audit.stop().await;
+    admin.stop().await;
+}
+
+#[tokio::test]
+async fn what_people_do_to_the_bot_is_answered() {
+    let synapse = Synapse::up(&unique("covpeople"));
+    let alice = synapse.register("alice");
+    let mut rooms = Vec::new();
+    for _ in 0..3 {
+        let body = json!({ "preset": "private_chat", "room_version": "12" });
+        rooms.push(create_room(&synapse, &alice, body).await);
+    }
+    let [kicked, banned, demoted] = &rooms[..] else { unreachable!() };
+    let mut bot = start(&synapse, "auditbot").await;
+    bot.covered(3, 30).await;
+    let user = json!({ "user_id": bot.user });
+    assert_eq!(act(&synapse, &alice, kicked, "kick", user.clone()).await.0, 200);
+    assert_eq!(act(&synapse, &alice, banned, "ban", user).await.0, 200);
+    let levels = json!({ "users": {} });
+    assert_eq!(act(&synapse, &alice, demoted, "state/m.room.power_levels", levels).await.0, 200);
+    bot.hints.send(Hint::Room(RoomId::parse(demoted.clone()).unwrap())).await.unwrap();
+    bot.until("settled", 30, |state| {
+        state.totals.covered == 2 && state.totals.blocked.get("banned") == Some(&1)
+    })
+    .await;
+    let (membership, power) = synapse.standing(kicked, bot.user.as_str()).await;
+    assert_eq!((membership.as_str(), power), ("join", 100));
+    assert_eq!(synapse.standing(demoted, bot.user.as_str()).await.1, 100);
+
+    // Alice leaves the one room and invites the bot to another that the selection then forbids.
+    let denied = create_room(&synapse, &alice, json!({ "preset": "private_chat" })).await;
+    let room = RoomId::parse(denied.clone()).unwrap();
+    bot.control.send_modify(|control| control.selection.deny = vec![room.clone()]);
+    let invited = act(&synapse, &alice, &denied, "invite", json!({ "user_id": bot.user })).await;
+    bot.hints.send(Hint::Invited(room)).await.unwrap();
+    bot.until("refused", 30, |state| state.totals.excluded.get("denied") == Some(&1)).await;
+    // Whether it had joined before the selection changed or not: it is not in there now.
+    assert!(matches!(invited.0, 200 | 403), "{invited:?}");
+    let path = format!("/_synapse/admin/v1/users/{}/joined_rooms", urlencode(bot.user.as_str()));
+    let (_, joined) = synapse.admin("GET", &path, None).await;
+    assert!(!joined["joined_rooms"].as_array().unwrap().contains(&json!(denied)), "{joined}");
+    bot.stop().await;
+}
+
+#[tokio::test]
+async fn accounts_are_marked_from_the_start_and_every_call_works() {
+    let synapse = Synapse::up(&unique("covport"));
+    let connection = connection(&synapse);
+    let entry = connection.entry();
+    let device = DeviceId::parse("DEVICE-1").unwrap();
+    assert_eq!(entry.server_name().await.unwrap().unwrap().as_str(), synapse.server_name);
+    assert!(!entry.versions().await.unwrap().is_empty());
+    assert!(entry.login_flows().await.unwrap().iter().any(|flow| flow.kind == "m.login.password"));
+
+    let shared = SecretString::from(synapse.registration_shared_secret.clone());
+    let name = Localpart::parse("port-admin").unwrap();
+    let wrong = entry.register_admin(&"wrong".into(), &name, &secret()).await.unwrap_err();
+    assert_eq!(wrong.category(), "shared_secret_refused");
+    let session = entry.register_admin(&shared, &name, &secret()).await.unwrap();
+    let taken = entry.register_admin(&shared, &name, &secret()).await.unwrap_err();
+    assert_eq!(taken.category(), "user_in_use");
+    assert_eq!(entry.whoami(&session.access_token).await.unwrap(), session.user_id);
+    assert_eq!(entry.whoami(&"nonsense".into()).await.unwrap_err().category(), "credential_refused");
+    let admin = connection.admin(session.clone());
+    assert!(admin.server_version().await.unwrap().starts_with("1."));
+
+    let (localpart, password) = (Localpart::parse("auditbot").unwrap(), secret());
+    let bot = UserId::parse(synapse.user_id("auditbot")).unwrap();
+    assert_eq!(admin.account(&bot).await.unwrap(), None);
+    let new = NewAccount {
+        localpart: &localpart,
+        password: &password,
+        admin: false,
+        display_name: "Audit Bot",
+        ownership: "the-mark",
+    };
+    let made = admin.create_account(&new).await.unwrap();
+    assert_eq!(made.ownership.as_deref(), Some("the-mark"));
+    let seen = admin.account(&bot).await.unwrap().unwrap();
+    assert_eq!(seen, made);
+    assert_eq!(seen.display_name.as_deref(), Some("Audit Bot"));
+    // Somebody who looked before it was made does not take it over by creating it again.
+    let again = NewAccount { ownership: "another-mark", ..new.clone() };
+    assert_eq!(admin.create_account(&again).await.unwrap_err().category(), "user_in_use");
+    assert_eq!(admin.account(&bot).await.unwrap().unwrap().ownership, None);
+
+    let login = entry.login(&localpart, &password, &device).await;
+    assert_eq!(login.unwrap_err().category(), "password_refused", "creating again replaced the password");
+    admin.reactivate(&bot, &password).await.unwrap();
+    let own = entry.login(&localpart, &password, &device).await.unwrap();
+    assert_eq!(own.device_id.as_ref(), Some(&device));
+    assert_eq!(admin.devices(&bot).await.unwrap(), std::slice::from_ref(&device));
+    assert_eq!(connection.admin(own.clone()).server_version().await.unwrap_err().category(), "not_admin");
+
+    let puppet = connection.user(admin.puppet(&bot).await.unwrap());
+    let room = RoomId::parse("!nowhere:nowhere.invalid").unwrap();
+    assert!(puppet.join(&room).await.is_err());
+    puppet.logout().await.unwrap();
+    assert_eq!(puppet.join(&room).await.unwrap_err().category(), "credential_refused");
+
+    admin.set_unlimited(&bot, true).await.unwrap();
+    admin.set_unlimited(&bot, true).await.unwrap();
+    admin.set_unlimited(&bot, false).await.unwrap();
+    admin.set_display_name(&bot, "Other").await.unwrap();
+    admin.delete_device(&bot, &device).await.unwrap();
+    admin.delete_device(&bot, &device).await.unwrap();
+    assert_eq!(admin.devices(&bot).await.unwrap(), []);
+    admin.set_locked(&bot, true).await.unwrap();
+    let locked = entry.login(&localpart, &password, &device).await.unwrap_err();
+    assert_eq!(locked.category(), "locked");
+    admin.set_locked(&bot, false).await.unwrap();
+
+    let alice = synapse.register("alice");
+    let made = create_room(&synapse, &alice, json!({ "preset": "private_chat" })).await;
+    let room = RoomId::parse(made).unwrap();
+    assert!(admin.last_activity(&room).await.unwrap().is_some());
+    let levels = admin.room_state(&room, Some("m.room.power_levels")).await.unwrap();
+    assert_eq!(levels.len(), 1);
+    let fetched = admin.fetch_event(&levels[0].event_id).await.unwrap().unwrap();
+    assert_eq!(fetched["content"], levels[0].content);
+    assert_eq!(admin.fetch_event("$nothing").await.unwrap(), None);
+    let unknown = RoomId::parse("!x/../y?z#:nowhere").unwrap();
+    assert_eq!(admin.room_state(&unknown, None).await.unwrap_err().category(), "not_found");
+
+    admin.deactivate(&bot).await.unwrap();
+    assert!(admin.account(&bot).await.unwrap().unwrap().deactivated);
+    let blocked = Settings::new(synapse.host_public_url.parse().unwrap());
+    let blocked = Connection::new(&blocked).unwrap().admin(session);
+    assert_eq!(blocked.account(&bot).await.unwrap_err().category(), "not_offered");
+}
