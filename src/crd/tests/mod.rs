@@ -3,7 +3,6 @@
 mod bounds;
 mod convert;
 mod rules;
-mod transitions;
 
 use std::sync::LazyLock;
 
