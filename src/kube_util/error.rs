@@ -39,9 +39,13 @@ impl Error {
         }
     }
 
-    /// The API server's own sentence, or that of the connection.
+    /// The API server's own sentence, or that of the connection. A refusal of a Secret may quote
+    /// what is in it, so that one is not repeated.
     pub fn detail(&self) -> String {
         match self.source.as_ref() {
+            kube::Error::Api(_) if self.is_invalid() && self.object.starts_with("Secret ") => {
+                "the API server refuses its content".to_owned()
+            }
             kube::Error::Api(status) => status.message.clone(),
             other => other.to_string(),
         }

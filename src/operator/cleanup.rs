@@ -81,7 +81,7 @@ pub async fn clean_up<B: Bot>(ctx: &Ctx, metadata: &ObjectMeta, bot: Option<&B>)
     let Some(leaving) = read::<B>(ctx, metadata).await? else { return Ok(Action::await_change()) };
     let about = metadata_only::<B>(leaving.metadata.clone());
     let mut notices = Vec::new();
-    let result = run::<B>(ctx, &leaving, &mut notices).await;
+    let result = Box::pin(run::<B>(ctx, &leaving, &mut notices)).await;
     for notice in &notices {
         ctx.events.publish(notice, &about.object_ref(&())).await;
     }
@@ -134,14 +134,14 @@ async fn run<B: Bot>(
     match kept {
         Ok(notice) => notices.extend(notice),
         Err(error) if is_terminating(&error) => {
-            tracing::info!(namespace, "namespace is going, trail not kept")
+            tracing::info!(namespace, "namespace is going, trail not kept");
         }
         Err(error) => return Err(error),
     }
     let uid = metadata.uid.as_deref().unwrap_or_default();
     stop_worker(ctx, leaving, found.stateful_set.filter(|live| is_owned(live, uid)), found.pod).await?;
     let goodbye = Goodbye { kind: B::KIND, namespace, names: &names, leaving };
-    match leave_homeserver(ctx, &goodbye, notices).await {
+    match Box::pin(leave_homeserver(ctx, &goodbye, notices)).await {
         Err(error) if leaving.is_abandoned() => {
             let note = format!("left on the homeserver what was there: {error}");
             notices.push(told(true, "AccountsLeft", note));

@@ -97,7 +97,8 @@ pub async fn dereference<B: Bot>(client: &Client, bot: &B, names: &Names) -> kub
         get(&secrets, Some(names.admin_token())),
     );
     let (given, given_roles, generated, workload) =
-        futures::future::try_join4(given, roles, generated, workload(client, &namespace, names)).await?;
+        Box::pin(futures::future::try_join4(given, roles, generated, workload(client, &namespace, names)))
+            .await?;
     let (credential, homeserver_ca, database, database_ca) = given;
     let (writer, reader, eraser) = given_roles;
     let (account, phrase, roles, admin, admin_token) = generated;

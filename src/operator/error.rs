@@ -43,6 +43,7 @@ impl Problem {
     }
 
     /// The same, with a look again after this time.
+    #[must_use]
     pub fn again_after(mut self, delay: Duration) -> Self {
         self.retry = Retry::After(delay);
         self

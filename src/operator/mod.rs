@@ -14,6 +14,8 @@ pub mod controller;
 pub mod dereference;
 pub mod entropy;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 pub mod generated;
 pub mod goodbye;
 pub mod labels;

@@ -64,7 +64,7 @@ pub(super) async fn complete<B: Bot>(
     names: &Names,
     progress: &mut Progress,
 ) -> Result<(), Error> {
-    let found = dereference(&ctx.client, bot, names).await?;
+    let found = Box::pin(dereference(&ctx.client, bot, names)).await?;
     // Only now: without the rights to read there is none to watch.
     (ctx.watch_namespace)(&bot.namespace().unwrap_or_default());
     progress.worker = worker_state(found.stateful_set.as_ref(), found.pod.as_ref());
@@ -74,14 +74,14 @@ pub(super) async fn complete<B: Bot>(
     let claims = (ctx.claims)(&server_name, &username);
     let valid = validate(bot, names, &found, &claims)?;
 
-    let generated = ensure_secrets_exist(ctx, &valid, &found).await?;
+    let generated = Box::pin(ensure_secrets_exist(ctx, &valid, &found)).await?;
     progress.facts.phrase_secret = Some(names.backup_phrase());
     if !generated.made.is_empty() {
         let note = format!("created the Secrets {}", generated.made.join(", "));
         progress.notices.push(told(false, "SecretsCreated", note));
     }
 
-    let accounts = ensure_accounts(ctx, &valid, &generated, found.admin_token.as_ref()).await?;
+    let accounts = Box::pin(ensure_accounts(ctx, &valid, &generated, found.admin_token.as_ref())).await?;
     progress.notices.extend(accounts.notices);
     progress.facts.user_id = Some(valid.user_id.to_string());
     progress.facts.admin_user_id = Some(accounts.admin_user_id.to_string());
@@ -106,11 +106,11 @@ pub(super) async fn complete<B: Bot>(
     if let Some(foreign) = found.stateful_set.as_ref().filter(|live| !is_owned(live, &valid.uid)) {
         return Err(foreign_workload(&foreign.name_any()).into());
     }
-    let applied = apply_resources(ctx, build(&valid, &workload, &ctx.settings, &hash)).await?;
+    let applied = Box::pin(apply_resources(ctx, build(&valid, &workload, &ctx.settings, &hash))).await?;
     progress.worker = worker_state(Some(&applied.stateful_set), found.pod.as_ref());
     let fingerprint = fingerprint(bot);
     if ctx.recent.complete(&valid.uid, &fingerprint, std::time::Duration::MAX).is_none() {
-        remove_orphans(ctx, &valid).await?;
+        Box::pin(remove_orphans(ctx, &valid)).await?;
     }
     let complete = Complete {
         account: progress.account.clone(),

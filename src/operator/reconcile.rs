@@ -34,11 +34,14 @@ const POLL: Duration = Duration::from_secs(15);
 pub async fn reconcile<B: Bot>(object: Arc<DeserializeGuard<B>>, ctx: Arc<Ctx>) -> Result<Action, Error> {
     let started = Instant::now();
     let result = match &object.0 {
-        Ok(bot) if bot.meta().deletion_timestamp.is_some() => clean_up(&ctx, bot.meta(), Some(bot)).await,
-        Err(invalid) if invalid.metadata.deletion_timestamp.is_some() => {
-            clean_up::<B>(&ctx, &invalid.metadata, None).await
+        Ok(bot) if bot.meta().deletion_timestamp.is_some() => {
+            Box::pin(clean_up(&ctx, bot.meta(), Some(bot))).await
         }
-        Ok(bot) => reconcile_bot(bot, &ctx).await,
+        Err(invalid) if invalid.metadata.deletion_timestamp.is_some() => {
+            Box::pin(clean_up::<B>(&ctx, &invalid.metadata, None)).await
+        }
+        // These futures hold dozens of objects; on the heap they burden no thread's stack.
+        Ok(bot) => Box::pin(reconcile_bot(bot, &ctx)).await,
         Err(invalid) => Ok(report_invalid::<B>(invalid, &ctx).await),
     };
     let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
@@ -53,7 +56,7 @@ async fn reconcile_bot<B: Bot>(bot: &B, ctx: &Ctx) -> Result<Action, Error> {
     add_finalizer(&ctx.client, FIELD_MANAGER, bot, FINALIZER).await?;
     let names = Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default());
     let mut progress = Progress::new();
-    let result = provision(bot, ctx, &names, &mut progress).await;
+    let result = Box::pin(provision(bot, ctx, &names, &mut progress)).await;
     let is_ready = progress.worker.is_ready();
     report(bot, ctx, progress, result.as_ref().err()).await?;
     result?;
@@ -72,7 +75,7 @@ async fn provision<B: Bot>(bot: &B, ctx: &Ctx, names: &Names, progress: &mut Pro
     {
         return Ok(());
     }
-    complete(ctx, bot, names, progress).await
+    Box::pin(complete(ctx, bot, names, progress)).await
 }
 
 /// Writes the operator's share of the status if it differs, and tells people what happened.
@@ -128,6 +131,8 @@ fn paused<B: Bot>(bot: &B, ctx: &Ctx) -> Option<&'static str> {
 }
 
 async fn report_paused<B: Bot>(bot: &B, ctx: &Ctx, why: &'static str) -> Result<Action, Error> {
+    // Whatever happens meanwhile is to be seen afterwards.
+    ctx.recent.forget(&bot.uid().unwrap_or_default());
     let new = status::compute_paused(B::KIND, bot.meta().generation, bot.status(), why, ctx.clock.now());
     apply_status(&ctx.client, FIELD_MANAGER, bot, &new).await?;
     Ok(Action::await_change())
@@ -147,6 +152,7 @@ fn warning(reason: &'static str, note: String) -> Notice {
 }
 
 /// When a bot is looked at again after an error.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is that of kube's controller")]
 pub fn error_policy<B: Bot>(object: Arc<DeserializeGuard<B>>, error: &Error, ctx: Arc<Ctx>) -> Action {
     ctx.metrics.failed(B::KIND, error.category());
     let uid = object.uid().unwrap_or_default();
@@ -158,8 +164,9 @@ pub fn error_policy<B: Bot>(object: Arc<DeserializeGuard<B>>, error: &Error, ctx
         Retry::After(delay) => (delay.mul_f64(1.0 + 0.2 * random), true),
     };
     let (namespace, bot) = (object.namespace().unwrap_or_default(), object.name_any());
+    let detail = if let Error::Kube(error) = error { error.detail() } else { String::new() };
     tracing::info!(
-        kind = B::KIND.slug(), namespace, bot, category = error.category(), again, delay = ?delay, %error,
+        kind = B::KIND.slug(), namespace, bot, category = error.category(), again, delay = ?delay, %error, detail,
         "reconciliation did not complete"
     );
     Action::requeue(delay)

@@ -134,3 +134,6 @@ fn trouble(container: &ContainerStatus) -> Option<(&'static str, String)> {
 fn cut(text: &str) -> String {
     text.trim().chars().filter(|c| !c.is_control()).take(MAX_TEXT).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -267,6 +267,17 @@ fn settings_reach_the_operator() {
     assert_eq!(full["EMS_LOG_FILTER_FILE"], "/etc/ems-bots/logging/filter");
 }
 
+#[test]
+fn the_operator_knows_every_setting_of_the_chart() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ems-bots")).args(["operator", "--help"]).output().unwrap();
+    let help = String::from_utf8_lossy(&output.stdout);
+    // The help is wrapped to the width of a page.
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for name in environment(&render(EVERYTHING)).keys() {
+        assert!(help.contains(&format!("[env: {name}")), "{name} does nothing: {help}");
+    }
+}
+
 /// `(apiGroup, resource) -> verbs`.
 type Rights = BTreeMap<(String, String), BTreeSet<String>>;
 

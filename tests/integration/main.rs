@@ -9,17 +9,11 @@ mod crd_schema;
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
-mod fake_api;
-#[cfg(test)]
-mod fake_ssa;
-#[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod homeserver_synapse;
 #[cfg(test)]
-mod operator_kube_util;
-#[cfg(test)]
-mod operator_lease;
+mod operator;
 #[cfg(test)]
 mod postgres;
 #[cfg(test)]

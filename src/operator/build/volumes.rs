@@ -40,7 +40,7 @@ pub(super) fn volumes(bot: &Validated, workload: &Workload) -> Volumes {
         secret("account", names.account(), &["username", "password", "device-prefix"]),
         secret("backup-phrase", names.backup_phrase(), &["phrase"]),
         secret("admin", names.admin_token(), &["access-token", "user-id"]),
-        secret("database", workload.database_secret.clone(), database_keys(workload, false)),
+        secret("database", workload.database_secret.clone(), &["host", "port", "dbname"]),
         projected("database-roles", vec![role("writer", workload.writer.as_ref(), bot)]),
         trail(bot),
         data(bot),
@@ -56,7 +56,11 @@ pub(super) fn volumes(bot: &Validated, workload: &Workload) -> Volumes {
     ];
     roles.extend(workload.eraser.as_ref().map(|eraser| role("eraser", Some(eraser), bot)));
     let mut migrate = vec![
-        secret("database-owner", workload.database_secret.clone(), database_keys(workload, true)),
+        secret(
+            "database-owner",
+            workload.database_secret.clone(),
+            &["host", "port", "dbname", "username", "password"],
+        ),
         Mounted { path: format!("{ETC}/database-roles"), ..projected("all-database-roles", roles) },
     ];
     let shared: Vec<VolumeMount> =
@@ -132,15 +136,6 @@ fn role(role: &str, given: Option<&GivenRole>, bot: &Validated) -> VolumeProject
             &[("username", &format!("{role}-username")), ("password", &password)],
         ),
         None => projection(bot.names.database_roles(), &[(&password, &password)]),
-    }
-}
-
-fn database_keys(workload: &Workload, owner: bool) -> &'static [&'static str] {
-    match (workload.database_has_port, owner) {
-        (true, false) => &["host", "port", "dbname"],
-        (false, false) => &["host", "dbname"],
-        (true, true) => &["host", "port", "dbname", "username", "password"],
-        (false, true) => &["host", "dbname", "username", "password"],
     }
 }
 

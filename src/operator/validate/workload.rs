@@ -1,6 +1,7 @@
 //! What the worker's workload is made of.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Secret};
+use secrecy::ExposeSecret as _;
 use url::Url;
 
 use super::{ca, missing};
@@ -12,9 +13,6 @@ use crate::{
     kube_util::quantity,
     operator::{dereference::Found, error::Problem, generated},
 };
-
-/// Port of Postgres where the Secret names none.
-const POSTGRES: u16 = 5432;
 
 /// A database role that was given because the owner may not create roles.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,8 +26,6 @@ pub struct GivenRole {
 pub struct Workload {
     /// Secret of the database's owner.
     pub database_secret: String,
-    /// That Secret has the key `port`.
-    pub database_has_port: bool,
     /// Port of the database, for the network policy.
     pub database_port: u16,
     /// CA of the database.
@@ -58,16 +54,13 @@ pub(super) fn workload<B: Bot>(bot: &B, homeserver: &Url, found: &Found) -> Resu
     let name = &database.secret_ref.name;
     let keys = ["host", "port", "dbname", "username", "password"];
     let secret = found.database.as_ref().ok_or_else(|| missing(name, &keys, Problem::worker))?;
-    for key in keys.into_iter().filter(|key| *key != "port") {
+    for key in keys {
         require(secret, name, key)?;
     }
     let port = generated::text(secret, "port");
-    let database_port = match &port {
-        None => POSTGRES,
-        Some(text) => secrecy::ExposeSecret::expose_secret(text).parse().map_err(|_| {
-            Problem::worker("SecretKeyInvalid", format!("key port of Secret {name} is not a port number"))
-        })?,
-    };
+    let database_port = port.and_then(|port| port.expose_secret().parse().ok()).ok_or_else(|| {
+        Problem::worker("SecretKeyInvalid", format!("key port of Secret {name} is not a port number"))
+    })?;
     ca(database.ca_secret_ref.as_ref(), found.database_ca.as_ref(), Problem::worker)?;
     let proxy_port = match &common.worker.proxy {
         None => None,
@@ -75,7 +68,6 @@ pub(super) fn workload<B: Bot>(bot: &B, homeserver: &Url, found: &Found) -> Resu
     };
     Ok(Workload {
         database_secret: name.clone(),
-        database_has_port: port.is_some(),
         database_port,
         database_ca: database.ca_secret_ref.clone(),
         schema: bot.database_schema().to_owned(),

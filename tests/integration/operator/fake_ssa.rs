@@ -50,12 +50,22 @@ pub(crate) fn remove_dropped(live: &mut Value, previous: &Value, wanted: &Value,
         } else if let Some(list) = live.get_mut(key) {
             match (list_key(key), list.as_array_mut(), was.as_array()) {
                 (Some(id), Some(list), Some(was)) => {
-                    let states = |lists: &Value, element: &Value| {
-                        lists.as_array().is_some_and(|l| l.iter().any(|e| e[id] == element[id]))
+                    let of = |lists: &Value, element: &Value| {
+                        lists.as_array().and_then(|l| l.iter().find(|e| e[id] == element[id]).cloned())
                     };
-                    list.retain(|element| {
-                        let was_ours = was.iter().any(|w| w[id] == element[id]);
-                        !was_ours || states(now, element) || theirs.iter().any(|t| states(t, element))
+                    list.retain_mut(|element| {
+                        let Some(was) = was.iter().find(|was| was[id] == element[id]) else { return true };
+                        if let Some(now) = of(now, element) {
+                            remove_dropped(element, was, &now, &[]);
+                            return true;
+                        }
+                        let theirs: Vec<Value> = theirs.iter().filter_map(|t| of(t, element)).collect();
+                        if theirs.is_empty() {
+                            return false;
+                        }
+                        let theirs: Vec<&Value> = theirs.iter().collect();
+                        remove_dropped(element, was, &Value::Null, &theirs);
+                        true
                     });
                 }
                 _ if was.is_object() => remove_dropped(list, was, now, &theirs),

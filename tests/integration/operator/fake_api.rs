@@ -231,7 +231,7 @@ impl State {
         metadata["resourceVersion"] = self.version.to_string().into();
         if metadata["uid"].is_null() {
             metadata["uid"] = match &old["metadata"]["uid"] {
-                Value::Null => format!("00000000-0000-4000-8000-{:012}", self.version).into(),
+                Value::Null => format!("{:08x}-0000-4000-8000-000000000000", self.version).into(),
                 uid => uid.clone(),
             };
         }
@@ -346,6 +346,10 @@ impl State {
             .iter()
             .map(|((manager, subresource), applied)| fake_ssa::entry(manager, subresource, applied))
             .collect();
+        let conditions = stored.value.pointer("/status/conditions").and_then(Value::as_array);
+        if conditions.into_iter().flatten().any(|condition| condition["status"].is_null()) {
+            return (422, failure(422, "Invalid", "status.conditions[].status: Required value"));
+        }
         if stored.value == before {
             self.objects.insert(key, stored.clone());
             return (200, stored.value);

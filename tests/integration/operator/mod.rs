@@ -1,0 +1,12 @@
+//! The operator against an API server and a homeserver in memory.
+
+mod cleanup;
+mod crash;
+mod crashing;
+mod fake_api;
+mod fake_ssa;
+mod kube_util;
+mod lease;
+mod problems;
+mod provisioning;
+mod world;
