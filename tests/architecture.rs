@@ -105,7 +105,12 @@ fn sources() -> Vec<(String, String)> {
 /// The text without comments and without the tests at its end.
 fn code_of(text: &str) -> String {
     let without_tests = text.split("#[cfg(test)]\nmod tests").next().unwrap();
-    without_tests.lines().map(|line| line.split("//").next().unwrap()).collect::<Vec<_>>().join("\n")
+    without_tests.lines().map(code_of_line).collect::<Vec<_>>().join("\n")
+}
+
+/// A line without its comment and without what stands in string literals.
+fn code_of_line(line: &str) -> String {
+    line.split("//").next().unwrap().split('"').step_by(2).collect::<Vec<_>>().join("\"\"")
 }
 
 fn is_below(file: &str, place: &str) -> bool {
@@ -168,7 +173,8 @@ fn no_file_is_over_400_lines() {
     let mut files = Vec::new();
     rust_files(&root.join("src"), &mut files);
     for file in files {
-        let lines = fs::read_to_string(&file).unwrap().lines().count();
+        let text = fs::read_to_string(&file).unwrap();
+        let lines = text.lines().filter(|line| !line.trim().is_empty()).count();
         assert!(lines <= 400, "{} has {lines} lines; split it along a real seam", file.display());
     }
 }

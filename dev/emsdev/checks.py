@@ -66,6 +66,11 @@ def test() -> None:
     note(f"test took {time.monotonic() - started:.0f} s")
 
 
+# The themes of tests/e2e that `make test` runs. The others are compiled and linted with them, and run by name:
+# dev/run names the environment they need (see docs/development.md).
+_THEMES = ("examples::", "security::the_operators_token")
+
+
 def _end_to_end() -> None:
     name = product.bring_up()
     postgres.up()
@@ -83,7 +88,7 @@ def _end_to_end() -> None:
         # One at a time: each brings up homeservers and pods of its own, and two cores are all there is.
         product.cargo(
             "tests/e2e",
-            *("test", "--locked", "--quiet", "--features", "e2e", "--test", "e2e", "--", "--test-threads", "1"),
+            *("test", "--locked", "--quiet", "--features", "e2e", "--test", "e2e", "--", "--test-threads", "1", *_THEMES),
             env=environment,
         )
 

@@ -13,8 +13,7 @@ use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload,
 
 /// What is logged unless somebody asks for more. matrix-sdk logs much at `info`, and its targets
 /// below `warn` may name events and users.
-const DEFAULT: &str =
-    "info,matrix_sdk=warn,matrix_sdk_base=warn,matrix_sdk_crypto=error,kube=warn,hyper=warn,sqlx=warn";
+const DEFAULT: &str = "info,matrix_sdk=warn,matrix_sdk::http_client=off,matrix_sdk_base=warn,matrix_sdk_crypto=error,kube=warn,hyper=warn,sqlx=warn";
 
 /// Changes what is logged while the process runs.
 #[derive(Debug, Clone)]

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::domain::{
-    record::RecordDraft,
+    record::{Category, RecordDraft},
     worker::{Check, RoomTotals},
 };
+
+/// Why an event can be undecryptable.
+const UNDECRYPTABLE: [&str; 5] = ["missing_key", "key_withheld", "before_join", "corrupt", "unknown"];
 
 /// All of the worker's metrics.
 #[derive(Debug, Clone)]
@@ -25,6 +28,7 @@ struct Inner {
     batches: IntCounter,
     trail_size: IntGauge,
     backfilled: IntCounter,
+    history: IntGauge,
     late_keys: IntCounter,
     inbox: IntCounter,
     opaque: IntCounter,
@@ -65,7 +69,11 @@ impl Metrics {
         registry.register(Box::new(checks.clone()))?;
         let trail_size = IntGauge::new("ems_bots_worker_trail_records", "Records in the trail.")?;
         registry.register(Box::new(trail_size.clone()))?;
+        let history =
+            IntGauge::new("ems_bots_worker_history_spans", "Spans of rooms' history still to be read.")?;
+        registry.register(Box::new(history.clone()))?;
         Ok(Self(Arc::new(Inner {
+            history,
             sync_lag: gauge(
                 registry,
                 "ems_bots_worker_sync_lag_seconds",
@@ -124,7 +132,20 @@ impl Metrics {
                 "Records that the database took only as bytes.",
             )?,
             checks,
-        })))
+        }))
+        .at_zero())
+    }
+
+    /// What has not happened yet is shown as zero: rates and alerts need a beginning.
+    fn at_zero(self) -> Self {
+        for category in Category::ALL {
+            self.0.records.with_label_values(&[category.as_str()]);
+        }
+        for category in ["unavailable", "login", "full", "query"] {
+            self.0.database_errors.with_label_values(&[category]);
+        }
+        self.undecryptable([]);
+        self
     }
 
     /// A batch became durable.
@@ -157,6 +178,10 @@ impl Metrics {
         self.0.backfilled.inc_by(events as u64);
     }
 
+    pub(crate) fn history(&self, spans: usize) {
+        self.0.history.set(i64::try_from(spans).unwrap_or(i64::MAX));
+    }
+
     pub(crate) fn late_plaintexts(&self, events: usize) {
         self.0.late_keys.inc_by(events as u64);
     }
@@ -167,6 +192,9 @@ impl Metrics {
 
     pub(crate) fn undecryptable<'a>(&self, totals: impl IntoIterator<Item = (&'a String, &'a u64)>) {
         self.0.undecryptable.reset();
+        for reason in UNDECRYPTABLE {
+            self.0.undecryptable.with_label_values(&[reason]);
+        }
         for (reason, count) in totals {
             let count = i64::try_from(*count).unwrap_or(i64::MAX);
             self.0.undecryptable.with_label_values(&[reason]).set(count);
@@ -213,6 +241,9 @@ mod tests {
         );
         assert!(text.contains(r#"ems_bots_worker_rooms{state="covered"} 3"#), "{text}");
         assert!(text.contains(r#"ems_bots_worker_check{check="encryption"} 0"#), "{text}");
+        let zeros =
+            [r#"records_total{category="user_activity"} 0"#, r#"undecryptable_events{reason="corrupt"} 0"#];
+        assert!(zeros.iter().all(|line| text.contains(&format!("ems_bots_worker_{line}"))), "{text}");
         assert!(Metrics::new(&registry).is_err());
     }
 }

@@ -31,7 +31,7 @@ impl Stage {
     }
 
     /// A room with alice and bob; the bot comes in by the coverage that runs in the worker.
-    async fn room(&mut self, options: serde_json::Value) -> String {
+    fn room(&mut self, options: serde_json::Value) -> String {
         let room = self.client.create_room("alice", options);
         self.client
             .call("invite", json!({"user": "alice", "room": room, "target": self.synapse.user_id("bob")}));
@@ -53,7 +53,7 @@ fn with(record: &ems_bots::domain::record::RecordDraft, id: &str, role: &str) ->
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_encrypted_conversation_is_in_the_trail_once_whatever_is_killed() {
     let mut stage = Stage::set("capture").await;
-    let room = stage.room(json!({"encrypted": true, "name": "Board"})).await;
+    let room = stage.room(json!({"encrypted": true, "name": "Board"}));
     let event = stage.client.send("alice", &room, "sell everything");
     let record = stage.worker.wait_text("sell everything").await;
     assert_eq!(record.trust, Trust::VerifiedDevice);
@@ -137,7 +137,7 @@ async fn once_each(worker: &LocalWorker, texts: &[String]) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_coverage_makes_people_do_has_the_bot_as_actor() {
     let mut stage = Stage::set("acts").await;
-    let room = stage.room(json!({"name": "Square"})).await;
+    let room = stage.room(json!({"name": "Square"}));
     let bot = stage.worker.user_id.clone();
     let invited = stage
         .worker
@@ -154,7 +154,7 @@ async fn what_coverage_makes_people_do_has_the_bot_as_actor() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_volume_is_recovered_and_a_broken_identity_is_said() {
     let mut stage = Stage::set("identity").await;
-    let room = stage.room(json!({"encrypted": true})).await;
+    let room = stage.room(json!({"encrypted": true}));
     stage.client.send("alice", &room, "before the loss");
     stage.worker.wait_text("before the loss").await;
     stage.worker.wait_report("encryption", &["Some(true)"]).await;

@@ -14,8 +14,10 @@
 #[expect(dead_code, reason = "each test module uses a part of it")]
 mod support;
 
+mod api_server;
 mod capture;
 mod conversation;
+mod coverage;
 mod deletion;
 mod examples;
 mod faults_database;

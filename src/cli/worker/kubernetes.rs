@@ -87,9 +87,9 @@ fn read<B: Bot>(
     object: Option<DeserializeGuard<B>>,
     kept: Option<TrailPoint>,
 ) -> Option<(Instructions, B)> {
-    let object = match object.map(|guard| guard.0) {
-        Some(Ok(object)) => object,
-        Some(Err(error)) => {
+    let object = match object {
+        Some(DeserializeGuard(Ok(object))) => object,
+        Some(DeserializeGuard(Err(error))) => {
             tracing::warn!(%bot, %error, "the custom resource does not fit its schema");
             return None;
         }

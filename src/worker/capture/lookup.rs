@@ -42,13 +42,19 @@ impl Lookup {
     ) -> Result<Option<Earlier>, Stop> {
         let target = match need {
             Need::Newest(target) => {
-                if let Some(draft) = newest(fresh, target) {
-                    return Ok(Some(Earlier::Record(Box::new(draft.clone()))));
+                let known = match newest(fresh, target) {
+                    Some(draft) => Some(draft.clone()),
+                    None => self.in_trail(target, cancel).await?,
+                };
+                match known {
+                    // It had lost its content before it was captured: the homeserver may know more.
+                    Some(draft) if came_redacted(&draft) => {
+                        let kept = self.at_homeserver(target, room).await;
+                        return Ok(Some(kept.unwrap_or_else(|| Earlier::Record(Box::new(draft)))));
+                    }
+                    Some(draft) => return Ok(Some(Earlier::Record(Box::new(draft)))),
+                    None => target,
                 }
-                if let Some(draft) = self.in_trail(target, cancel).await? {
-                    return Ok(Some(Earlier::Record(Box::new(draft))));
-                }
-                target
             }
             Need::Original(target) => target,
         };
@@ -86,6 +92,14 @@ impl Lookup {
             Secrecy::Plain | Secrecy::Closed(_) => None,
         }
     }
+}
+
+fn came_redacted(draft: &RecordDraft) -> bool {
+    draft.plaintext_raw.is_none()
+        && draft.source_raw.as_deref().is_some_and(|raw| {
+            let event: serde_json::Value = serde_json::from_str(raw).unwrap_or_default();
+            event.pointer("/unsigned/redacted_because").is_some_and(serde_json::Value::is_object)
+        })
 }
 
 /// The newest record among these of what an event says: its last edit by its author, or itself.

@@ -214,10 +214,12 @@ impl Capture {
     }
 
     fn say_recording(&self) {
+        // The history of a new room is read in a moment; that is no news.
         let history = match self.spans.len() {
-            0 => "history: complete",
-            _ => "history: being read",
+            0..=20 => "history: on",
+            _ => "history: much is still to be read",
         };
+        self.metrics.history(self.spans.len());
         let message = format!("{}; rooms: on; late keys: on; {history}", self.scope.description());
         self.board.set(|report| report.recording = Check::ok("Recording", message));
         self.health.ready("sync");

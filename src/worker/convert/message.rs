@@ -28,7 +28,7 @@ pub(super) fn convert(draft: &mut Draft, event: &Event, earlier: Option<&Earlier
     let content = event.content();
     draft.action(Category::UserActivity, action(event));
     if event.kind() == Some("m.reaction") {
-        reaction(draft, event);
+        reaction(draft, event, earlier);
         return;
     }
     describe(draft, content);
@@ -137,8 +137,13 @@ fn relate(draft: &mut Draft, event: &Event) {
     }
 }
 
-fn reaction(draft: &mut Draft, event: &Event) {
-    let Some(relation) = relation(event) else { return };
+fn reaction(draft: &mut Draft, event: &Event, earlier: Option<&Earlier>) {
+    // One that was taken back before it was captured came without content.
+    let original = match earlier {
+        Some(Earlier::Event(original)) if event.is_redacted() => at(original, &["content", "m.relates_to"]),
+        _ => None,
+    };
+    let Some(relation) = relation(event).or(original) else { return };
     let key = str_at(relation, &["key"]).unwrap_or_default();
     if let Some(id) = str_at(relation, &["event_id"]) {
         draft.relate("event", id, "reacts_to");

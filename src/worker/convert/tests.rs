@@ -240,6 +240,17 @@ fn what_was_redacted_before_capture_is_fetched() {
 }
 
 #[test]
+fn a_reaction_that_was_taken_back_before_capture_is_fetched() {
+    let mut gone = event("m.reaction", json!({}));
+    gone["unsigned"] = json!({"redacted_because": {"event_id": "$red"}});
+    let relation = json!({"m.relates_to": {"rel_type": "m.annotation", "event_id": "$m", "key": "👍"}});
+    let kept = Earlier::Event(event("m.reaction", relation));
+    let record = record_with(&gone, Some(&kept));
+    assert!(has(&record, "event", "$m", "reacts_to"));
+    assert_eq!(record.text.as_deref(), Some("👍"));
+}
+
+#[test]
 fn membership_has_target_reason_and_both_values() {
     let record = record(&state(
         "m.room.member",

@@ -67,9 +67,9 @@ impl LocalWorker {
             ("admin/access-token", &token),
             ("admin/user-id", admin),
             ("database/host", "127.0.0.1"),
-            ("database/port", &database.secret["port"].as_str().unwrap_or("5432").to_owned()),
+            ("database/port", database.secret["port"].as_str().unwrap_or("5432")),
             ("database/dbname", database.secret["dbname"].as_str().unwrap()),
-            ("database-roles/writer-password", "writer password"),
+            ("database-roles/writer-password", "writer-password"),
         ] {
             write(&folder, name, text);
         }
@@ -256,9 +256,9 @@ async fn migrated(kind: &str, database: &Database) -> Endpoint {
     let owner = Endpoint::from_url(&database.host_url.clone().into(), schema, "test").unwrap();
     let made = |password: &str| RoleSource::Generated(password.to_owned().into());
     let roles = RoleSources {
-        writer: made("writer password"),
-        reader: made("reader password"),
-        inbox: made("inbox password"),
+        writer: made("writer-password"),
+        reader: made("reader-password"),
+        inbox: made("inbox-password"),
     };
     migrate(&owner, &roles).await.expect("the database is migrated");
     owner
