@@ -11,6 +11,7 @@ COPY src src
 COPY migrations migrations
 # Cargo wants to see every target that the manifest names, though it builds the binary alone.
 COPY tests tests
+COPY benches benches
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --locked --release --bin ems-bots \

@@ -104,6 +104,13 @@ def _add_project(commands: Commands) -> None:
     command(commands, "down", "remove everything that the demo and the tests started", lambda _: demo.down())
     command(commands, "check", "format, lints, documentation, unit and integration tests", lambda _: checks.check())
     command(commands, "test", "the checks, then the end-to-end tests on a real cluster", lambda _: checks.test())
+    e2e = command(
+        commands,
+        "e2e",
+        "end-to-end tests by name on the local cluster, which stays up",
+        lambda arguments: checks.end_to_end(arguments.filters),
+    )
+    e2e.add_argument("filters", nargs="*", metavar="NAME", help="a part of a test's name (default: all of them)")
     generate = command(
         commands, "generate", "write the generated files", lambda arguments: checks.generate(arguments.check)
     )

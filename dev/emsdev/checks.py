@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
 from . import binaries, cluster, node, postgres, product
 from .base import REPO, StepError, note, sh, step
@@ -20,7 +21,7 @@ def check() -> None:
         product.cargo("format", "fmt", "--all", "--check")
         _check_commit_hygiene()
         product.cargo(
-            "lints", "clippy", "--locked", "--quiet", "--all-targets", "--all-features", "--", "-D", "warnings"
+            "lints", "clippy", "--locked", "--quiet", "--all-targets", "--test", "e2e", "--", "-D", "warnings"
         )
         product.cargo(
             "API documentation",
@@ -55,7 +56,7 @@ def test() -> None:
     with step("test"):
         check()
         try:
-            _end_to_end()
+            end_to_end(_THEMES)
         except StepError:
             note("what the tests started is left running for you to look at; `make down` removes it")
             raise
@@ -71,7 +72,9 @@ def test() -> None:
 _THEMES = ("examples::", "security::the_operators_token")
 
 
-def _end_to_end() -> None:
+def end_to_end(filters: Sequence[str]) -> None:
+    """Tests of tests/e2e whose names contain one of `filters` (all of them if there is none), against this checkout's
+    operator. Brings up what they need and leaves it running."""
     name = product.bring_up()
     postgres.up()
     python_environment("synapse", REQUIREMENTS)
@@ -88,7 +91,7 @@ def _end_to_end() -> None:
         # One at a time: each brings up homeservers and pods of its own, and two cores are all there is.
         product.cargo(
             "tests/e2e",
-            *("test", "--locked", "--quiet", "--features", "e2e", "--test", "e2e", "--", "--test-threads", "1", *_THEMES),
+            *("test", "--locked", "--quiet", "--test", "e2e", "--", "--test-threads", "1", *filters),
             env=environment,
         )
 

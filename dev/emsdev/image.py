@@ -101,7 +101,7 @@ def _build_into(binary: Path, out: Path) -> None:
 
 
 def ensure(binary: Path) -> str:
-    """Build and import as needed. Returns the full name, for example `docker.io/library/ems-bots:0123456789ab`."""
+    """Build and import as needed. Returns the full name, for example `localhost/ems-bots:0123456789ab`."""
     return import_image(archive_for(binary))
 
 

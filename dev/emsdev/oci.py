@@ -30,7 +30,7 @@ class Entry:
 @dataclass(frozen=True)
 class Image:
     repository: str
-    """Without a tag: that is made of the contents. `ems-bots` means `docker.io/library/ems-bots`, as for a kubelet."""
+    """Without a tag: that is made of the contents. `ems-bots` means `localhost/ems-bots`: of this machine, from no registry."""
     entries: Sequence[Entry]
     entrypoint: Sequence[str]
     user: str = "65532:65532"
@@ -38,7 +38,7 @@ class Image:
 
 
 def full_name(repository: str) -> str:
-    return repository if "/" in repository else f"docker.io/library/{repository}"
+    return repository if "/" in repository else f"localhost/{repository}"
 
 
 def _write_layer(entries: Sequence[Entry], file: Any) -> None:

@@ -67,7 +67,9 @@ def binary() -> Path:
 
 def build() -> Path:
     """The binary, up to date."""
-    cargo("build ems-bots", "build", "--locked", "--quiet")
+    # With a test target, so that the features of dependencies are those with which the tests build them: with others,
+    # Cargo would compile half of them a second time.
+    cargo("build ems-bots", "build", "--locked", "--quiet", "--bin", "ems-bots", "--test", "architecture")
     return binary()
 
 

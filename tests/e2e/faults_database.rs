@@ -85,7 +85,8 @@ fn self_signed() -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-/// The database's administrator runs what the condition prints, and names the roles in Secrets.
+/// The database's administrator runs what the condition prints, with the passwords of the Secret;
+/// or makes roles of other names, and they are named in the specification.
 async fn a_limited_owner_needs_the_printed_sql(scene: &Scene, limited: &Database) {
     let (_, _, message) = scene.tenant.condition("AuditBot", "limited", "DatabaseReady").await.unwrap();
     let names: Vec<String> = message
@@ -93,25 +94,46 @@ async fn a_limited_owner_needs_the_printed_sql(scene: &Scene, limited: &Database
         .skip(1)
         .map(|rest| rest.split([' ', ';']).next().unwrap().trim_matches('"').to_owned())
         .collect();
-    assert!(names.len() >= 2, "writer and reader at least: {message}");
     println!("-- limited: the administrator makes {names:?}");
+    let passwords = scene.tenant.secret_data("auditbot-limited-database-roles").await.unwrap();
+    assert_eq!(names.len(), passwords.len(), "{message}");
     for name in &names {
-        sql("postgres", &format!("CREATE ROLE \"{name}\" LOGIN PASSWORD 'made-by-the-administrator'"));
+        let (_, part) = name.rsplit_once('_').unwrap();
+        let password = &passwords[&format!("{part}-password")];
+        sql("postgres", &format!("CREATE ROLE \"{name}\" LOGIN PASSWORD '{password}'"));
     }
-    let mut spec = json!({"database": {}});
-    for (part, name) in ["writer", "reader"].iter().zip(&names) {
-        let secret = format!("role-{part}");
-        let data = json!({"username": name, "password": "made-by-the-administrator"});
-        scene.tenant.secret(&secret, &data, &json!({})).await;
-        spec["database"][part] = json!({"secretRef": {"name": secret}});
-    }
-    scene.tenant.patch_bot("AuditBot", "limited", json!({"spec": spec})).await;
+    // The pod would try again by itself, after up to five minutes.
+    scene.tenant.kill_worker("auditbot-limited").await;
     scene.tenant.wait_ready("AuditBot", "limited").await;
-    assert!(count(&limited.name, "SELECT size FROM limited.head") > 0);
+    let size = count(&limited.name, "SELECT size FROM limited.head");
+    assert!(size > 0);
+    println!("-- limited: roles of the administrator's own naming");
+    let mut given = json!({});
+    for part in ["writer", "reader"] {
+        let name = format!("given-{part}-{}", limited.name);
+        sql("postgres", &format!("CREATE ROLE \"{name}\" LOGIN PASSWORD 'made-by-the-administrator'"));
+        let data = json!({"username": name, "password": "made-by-the-administrator"});
+        scene.tenant.secret(&format!("role-{part}"), &data, &json!({})).await;
+        given[part] = json!({"secretRef": {"name": format!("role-{part}")}});
+    }
+    let old = crate::support::actions::uid(&scene.tenant.worker("auditbot-limited").await.unwrap());
+    scene.tenant.patch_bot("AuditBot", "limited", json!({"spec": {"database": given}})).await;
+    scene.tenant.wait_new_worker("auditbot-limited", &old).await;
+    scene.tenant.wait_ready("AuditBot", "limited").await;
+    let writers =
+        format!("SELECT count(*) FROM pg_stat_activity WHERE usename = 'given-writer-{}'", limited.name);
+    assert!(count("postgres", &writers) > 0, "the worker is connected as the given writer");
+    assert!(count(&limited.name, "SELECT size FROM limited.head") > size, "and goes on with the trail");
+    let mut reader = url::Url::parse(&limited.host_url).unwrap();
+    reader.set_username(&format!("given-reader-{}", limited.name)).unwrap();
+    reader.set_password(Some("made-by-the-administrator")).unwrap();
+    psql(reader.as_str(), "SELECT count(*) FROM limited.content").expect("the given reader reads");
+    psql(reader.as_str(), "DELETE FROM limited.content").expect_err("and does nothing else");
     scene.tenant.delete_bot("AuditBot", "limited").await;
-    for name in &names {
-        sql(&limited.name, &format!("DROP OWNED BY \"{name}\""));
-        sql("postgres", &format!("DROP ROLE \"{name}\""));
+    for name in
+        names.into_iter().chain(["writer", "reader"].map(|part| format!("given-{part}-{}", limited.name)))
+    {
+        sql(&limited.name, &format!("DROP OWNED BY \"{name}\"; DROP ROLE \"{name}\""));
     }
 }
 

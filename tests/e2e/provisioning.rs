@@ -261,7 +261,7 @@ fn kubectl_shows_the_columns(scene: &Scene) {
         let (ok, text) = scene.tenant.kubectl(&["get", kind]);
         assert!(ok, "{text}");
         let header: Vec<&str> = text.lines().next().unwrap().split_whitespace().collect();
-        assert_eq!(header, ["NAME", "SERVER", "READY", "REASON", "ROOMS", "AGE"]);
+        assert_eq!(header, ["NAME", "READY", "REASON", "SERVER", "ROOMS", "AGE"]);
         assert!(text.contains(&scene.synapse.server_name) && text.contains("True"), "{text}");
     }
     let (_, text) = scene.tenant.kubectl(&["get", "ems", "-o", "name"]);

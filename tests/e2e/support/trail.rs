@@ -3,6 +3,7 @@
 use std::{process::Command, time::Duration};
 
 use serde_json::Value;
+use sha2::Digest as _;
 
 use super::{Database, Tenant, eventually};
 
@@ -33,12 +34,12 @@ impl Trail {
     pub async fn of(tenant: &Tenant, database: &Database, base: &str, schema: &str) -> Self {
         let roles =
             tenant.secret_data(&format!("{base}-database-roles")).await.expect("roles were generated");
-        let (code, out, error) = ems_bots(
-            &["audit", "reader-url", "--schema", schema],
-            &[("DATABASE_URL", &database.host_url), ("READER_PASSWORD", &roles["reader-password"])],
-        );
-        assert_eq!(code, 0, "reader-url: {error}");
-        Self { reader_url: out.trim().to_owned(), schema: schema.to_owned() }
+        let hash = hex::encode(sha2::Sha256::digest(database.name.as_bytes()));
+        // Roles belong to the whole server, so the database is part of the name (ADR 3).
+        let mut url = url::Url::parse(&database.host_url).unwrap();
+        url.set_username(&format!("{schema}_{}_reader", &hash[..8])).unwrap();
+        url.set_password(Some(&roles["reader-password"])).unwrap();
+        Self { reader_url: url.into(), schema: schema.to_owned() }
     }
 
     /// One search; fails with what the program said.

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use kube::Client;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::{Api, Client, api::ListParams};
+
+use crate::support::eventually;
 
 /// Verbs that write.
 const WRITES: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
@@ -52,8 +55,15 @@ pub async fn written(client: &Client) -> BTreeMap<String, u64> {
     counts
 }
 
-/// Writes within this time; only what was written at all is listed.
+/// Writes within this time; only what was written at all is listed. The API server does not tell who
+/// wrote, so that what Kubernetes deletes with the namespaces of earlier tests is waited for.
 pub async fn writes_within(client: &Client, span: Duration) -> BTreeMap<String, u64> {
+    eventually("no namespace is going", Duration::from_mins(2), || async {
+        let all = Api::<Namespace>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+        let going = all.items.iter().filter(|one| one.metadata.deletion_timestamp.is_some()).count();
+        if going == 0 { Ok(()) } else { Err(format!("{going} are going")) }
+    })
+    .await;
     let (before, started) = (written(client).await, Instant::now());
     tokio::time::sleep(span.saturating_sub(started.elapsed())).await;
     let after = written(client).await;
