@@ -12,6 +12,7 @@ use tokio::{
     time::{Duration, Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     acts::ActLog,
@@ -317,12 +318,13 @@ impl Work {
             let context = Arc::clone(&self.context);
             let control = self.control.clone();
             let cancel = self.cancel.clone();
-            let job = self.jobs.spawn(async move {
+            let visit = async move {
                 let selection = control.borrow().selection.clone();
                 let may_act = || !cancel.is_cancelled() && !control.borrow().paused;
                 let errand = Errand { listing: &listing, selection: &selection, around, may_act: &may_act };
                 context.visit(errand, memory).await
-            });
+            };
+            let job = self.jobs.spawn(visit.in_current_span());
             self.rooms_of_jobs.insert(job.id(), room);
         }
     }
@@ -341,10 +343,11 @@ impl Work {
             *attempts += 1;
             *at = now + LISTING_LAG * 2_u32.pow(*attempts);
             let (context, control, invited) = (Arc::clone(&self.context), self.control.clone(), room.clone());
-            let job = self.jobs.spawn(async move {
+            let answer = async move {
                 let selection: RoomSelection = control.borrow().selection.clone();
                 context.answer_unlisted(&invited, &selection).await
-            });
+            };
+            let job = self.jobs.spawn(answer.in_current_span());
             self.rooms_of_jobs.insert(job.id(), room.clone());
         }
     }

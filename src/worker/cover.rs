@@ -4,6 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{acts::Acts, board::Board, ports::InstructionsReceiver, recorder::Stop};
 use crate::{
@@ -49,7 +50,8 @@ impl Cover {
         );
         let (control, wishes) = watch::channel(wishes(&instructions, &may_join));
         let (state, states) = watch::channel(CoverageState::default());
-        let running = tokio::spawn(runner.run(wishes, self.acts.listen(), state, cancel.child_token()));
+        let covering = runner.run(wishes, self.acts.listen(), state, cancel.child_token());
+        let running = tokio::spawn(covering.in_current_span());
         tokio::select! {
             () = steer(control, instructions.clone(), may_join.clone()) => {}
             () = tell(states, &instructions, &may_join, &board) => {}

@@ -176,7 +176,7 @@ impl Recorder {
         if matches!(error, StoreError::LostSequencer) {
             return Err(Stop::LostSequencer);
         }
-        tracing::warn!(category = error.category(), %error, source = ?std::error::Error::source(error), "database");
+        tracing::warn!(category = error.category(), %error, sqlstate = error.sqlstate(), "database");
         self.board.set(|report| {
             report.database = check(error);
             if let StoreError::NotContinuing(continuity) = error {
@@ -213,7 +213,7 @@ fn check(error: &StoreError) -> Check {
         StoreError::LostSequencer => ("LostSequencer", "another process writes this trail; this one ends"),
         StoreError::NotContinuing(_) => (
             "NotContinuing",
-            "nothing is appended: restore the database that holds the promised records, or decide to begin a new epoch",
+            "nothing is appended: restore the database that holds the promised records; how far they go is in status.trail and in the ConfigMap of the trail",
         ),
         StoreError::Inconsistent { .. } => ("DatabaseInconsistent", "see the worker's log, and report it"),
         StoreError::Query(_) => ("DatabaseFailing", "see the worker's log; the worker tries again by itself"),
@@ -223,20 +223,8 @@ fn check(error: &StoreError) -> Check {
 
 fn not_continuing(continuity: &Continuity) -> Check {
     match continuity {
-        Continuity::Continues => Check::ok("Continues", "the database continues the trail"),
-        Continuity::Behind { found } => Check::failed(
-            "Behind",
-            format!(
-                "the database holds {} records of epoch {}, fewer than were reported: it was restored from an older backup, or it is another one",
-                found.size, found.epoch
-            ),
-        ),
-        Continuity::Different { found } => Check::failed(
-            "Different",
-            format!(
-                "the {} records of epoch {} in the database are not those that were reported",
-                found.size, found.epoch
-            ),
-        ),
+        Continuity::Continues => Check::ok("Continues", continuity.to_string()),
+        Continuity::Behind { .. } => Check::failed("Behind", continuity.to_string()),
+        Continuity::Different { .. } => Check::failed("Different", continuity.to_string()),
     }
 }

@@ -8,6 +8,7 @@ use tokio::{
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     backoff::Backoff,
@@ -70,12 +71,9 @@ impl Worker {
         self.health.waiting("sync", "no sync yet");
         // The last report goes out after everything else has stopped.
         let reporting = CancellationToken::new();
-        let reports = tokio::spawn(report::run(
-            self.board.clone(),
-            self.reporter.clone(),
-            self.metrics.clone(),
-            reporting.clone(),
-        ));
+        let reports =
+            report::run(self.board.clone(), self.reporter.clone(), self.metrics.clone(), reporting.clone());
+        let reports = tokio::spawn(reports.in_current_span());
         let result = match self.work(&soft).await {
             Err(Stop::Cancelled) => Ok(()),
             other => other,
@@ -95,14 +93,18 @@ impl Worker {
         self.recorder.open(promised, soft).await?;
         self.health.ready("database");
         let mut always = JoinSet::new();
-        always.spawn(report::count_undecryptable(self.recorder.clone(), self.board.clone(), soft.clone()));
+        let count = report::count_undecryptable(self.recorder.clone(), self.board.clone(), soft.clone());
+        always.spawn(count.in_current_span());
         let draining = soft.child_token();
-        always.spawn(inbox::run(self.recorder.clone(), self.metrics.clone(), draining.clone()));
+        always.spawn(
+            inbox::run(self.recorder.clone(), self.metrics.clone(), draining.clone()).in_current_span(),
+        );
         let result = tokio::select! {
             result = self.follow_instructions(&draining, soft) => result,
-            Some(ended) = always.join_next() => ended_early(ended, soft),
+            stop = first_failure(&mut always, &draining) => Err(stop),
         };
-        if result.is_ok() {
+        // After the last record of a closed trail there is none: its head is what was reported, and kept.
+        if result.is_ok() && !self.board.get().closed {
             self.say_stopped().await;
         }
         result
@@ -270,17 +272,18 @@ impl Worker {
             metrics: self.metrics.clone(),
             rooms: rooms.clone(),
         };
-        parts.spawn(late_keys.run(inner.clone()));
+        parts.spawn(late_keys.run(inner.clone()).in_current_span());
         let (allow, may_join) = watch::channel(session.trouble.is_none_or(Trouble::may_join));
         if let Some(cover) = self.cover.clone() {
             cover.acts.load(cancel).await?;
-            parts.spawn(cover.run(
+            let covering = cover.run(
                 self.user.clone(),
                 self.instructions.clone(),
                 may_join,
                 self.board.clone(),
                 inner.clone(),
-            ));
+            );
+            parts.spawn(covering.in_current_span());
         }
         let guard = Guard {
             sessions: self.sessions.clone(),
@@ -293,7 +296,7 @@ impl Worker {
             every: self.examine_every,
             may_join: allow,
         };
-        parts.spawn(guard.run(inner.clone()));
+        parts.spawn(guard.run(inner.clone()).in_current_span());
         let capture = Capture::new(capture::Parts {
             session,
             bot: self.user.clone(),
@@ -307,7 +310,7 @@ impl Worker {
             late_keys: rooms,
             bell,
         });
-        parts.spawn(capture.run(inner.clone()));
+        parts.spawn(capture.run(inner.clone()).in_current_span());
         let mut result = Ok(());
         while let Some(ended) = parts.join_next().await {
             let ended = ended_early(ended, &inner);
@@ -318,6 +321,16 @@ impl Worker {
         }
         result
     }
+}
+
+/// Resolves when a part fails; those that end because they were asked to do not.
+async fn first_failure(parts: &mut JoinSet<Result<(), Stop>>, cancel: &CancellationToken) -> Stop {
+    while let Some(ended) = parts.join_next().await {
+        if let Err(stop) = ended_early(ended, cancel) {
+            return stop;
+        }
+    }
+    std::future::pending().await
 }
 
 /// A part that ends without being asked to is a defect: the process ends, and starts anew.

@@ -99,11 +99,15 @@ impl From<Kind> for BotKind {
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filter = init_logging()?;
     let bot = BotName { namespace: args.namespace.clone(), name: args.name.clone(), kind: args.kind.into() };
-    let span = tracing::info_span!("worker", namespace = %bot.namespace, bot = %bot.name, kind = %bot.kind);
-    Box::pin(run_for(args, bot, filter)).instrument(span).await
+    // Of this run of the process: also on its first and last record.
+    let run_id = uuid::Uuid::new_v4().to_string();
+    let span = tracing::info_span!(
+        "worker", namespace = %bot.namespace, bot = %bot.name, kind = %bot.kind, correlation_id = %run_id
+    );
+    Box::pin(run_for(args, bot, run_id, filter)).instrument(span).await
 }
 
-async fn run_for(args: Args, bot: BotName, filter: LogFilter) -> anyhow::Result<ExitCode> {
+async fn run_for(args: Args, bot: BotName, run_id: String, filter: LogFilter) -> anyhow::Result<ExitCode> {
     let lifecycle = Lifecycle::new();
     let soft = lifecycle.soft();
     let files = Files::new(&args.config_dir);
@@ -112,9 +116,6 @@ async fn run_for(args: Args, bot: BotName, filter: LogFilter) -> anyhow::Result<
     let health = Health::default();
     health.waiting("custom resource", "not read yet");
     lifecycle.spawn("endpoints", serve(args.listen, registry, health.clone(), soft.clone()));
-    let log_filter = args.config_dir.join("log/filter");
-    tokio::spawn(filter.follow(log_filter, Duration::from_secs(10), soft.clone()));
-
     let kept = files.kept_trail();
     let (instructions, reporter): (watch::Receiver<Instructions>, Arc<dyn Reporter>) = match &args.local {
         Some(file) => local::start(args.kind.into(), file.clone(), kept, &lifecycle).await?,
@@ -134,7 +135,8 @@ async fn run_for(args: Args, bot: BotName, filter: LogFilter) -> anyhow::Result<
         }
     };
     health.ready("custom resource");
-    let outside = Outside { bot, metrics, health, instructions, reporter };
+    lifecycle.spawn("log filter", follow_log_filter(filter, instructions.clone(), soft.clone()));
+    let outside = Outside { bot, run_id, metrics, health, instructions, reporter };
     let worker = build(&args, &files, outside, soft.clone())?;
     let lost = Arc::new(std::sync::atomic::AtomicBool::new(false));
     let flag = lost.clone();
@@ -143,7 +145,7 @@ async fn run_for(args: Args, bot: BotName, filter: LogFilter) -> anyhow::Result<
         flag.store(matches!(result, Err(Stop::LostSequencer)), std::sync::atomic::Ordering::Relaxed);
         result
     };
-    lifecycle.spawn("worker", task.in_current_span());
+    lifecycle.spawn("worker", task);
     let code = lifecycle.run_until_shutdown().await?;
     // Refused: another process writes this trail.
     Ok(if lost.load(std::sync::atomic::Ordering::Relaxed) { ExitCode::from(4) } else { code })
@@ -152,10 +154,34 @@ async fn run_for(args: Args, bot: BotName, filter: LogFilter) -> anyhow::Result<
 /// What the worker is given by its surroundings.
 struct Outside {
     bot: BotName,
+    run_id: String,
     metrics: Metrics,
     health: Health,
     instructions: watch::Receiver<Instructions>,
     reporter: Arc<dyn Reporter>,
+}
+
+/// Logs what the custom resource asks for; a wrong filter is reported and changes nothing.
+async fn follow_log_filter(
+    filter: LogFilter,
+    mut instructions: watch::Receiver<Instructions>,
+    soft: CancellationToken,
+) -> Result<(), std::convert::Infallible> {
+    let mut current = String::new();
+    loop {
+        let wanted = instructions.borrow_and_update().log_filter.clone();
+        if wanted != current {
+            match filter.set(&wanted) {
+                Ok(()) => tracing::info!(filter = %wanted, "log filter set"),
+                Err(error) => tracing::warn!(%error, "log filter not changed; correct the annotation"),
+            }
+            current = wanted;
+        }
+        tokio::select! {
+            () = soft.cancelled() => return Ok(()),
+            changed = instructions.changed() => if changed.is_err() { soft.cancelled().await },
+        }
+    }
 }
 
 async fn terminated() {
@@ -169,12 +195,13 @@ async fn terminated() {
 }
 
 fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) -> anyhow::Result<Worker> {
-    let Outside { bot, metrics, health, instructions, reporter } = outside;
+    let Outside { bot, run_id, metrics, health, instructions, reporter } = outside;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let homeserver_ca = files.optional("homeserver-ca/ca.crt");
     let mut settings = SynapseSettings::new(args.homeserver_url.clone());
     settings.ca_pem = homeserver_ca.clone().map(String::into_bytes);
     settings.proxy = args.proxy_url.clone().map(Into::into);
+    settings.no_proxy.clone_from(&args.no_proxy);
     settings.clock = clock.clone();
     let connection = Connection::new(&settings).context("--homeserver-url or its CA cannot be used")?;
     let admin_session = files.admin_session()?;
@@ -219,7 +246,7 @@ fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) 
     Ok(Worker {
         bot,
         user,
-        run_id: uuid::Uuid::new_v4().to_string(),
+        run_id,
         sessions,
         admin,
         recorder,
@@ -249,7 +276,7 @@ fn endpoint(args: &Args, files: &Files, kind: BotKind) -> anyhow::Result<Endpoin
         user,
         password: files.secret("database-roles/writer-password")?,
         ca_pem: files.optional("database-ca/ca.crt"),
-        ssl_mode: files.optional("database/sslmode"),
+        ssl_mode: None,
         schema,
         application_name: format!("ems-bots worker {}/{}", args.namespace, args.name),
     };

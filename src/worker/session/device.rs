@@ -1,15 +1,22 @@
 //! The SDK's client of one device: built, logged in, restored.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use hmac::{Hmac, KeyInit, Mac};
 use matrix_sdk::{
     Client, SessionMeta, SessionTokens,
     authentication::matrix::MatrixSession,
-    config::RequestConfig,
+    config::{RequestConfig, SyncSettings, SyncToken},
     cross_process_lock::CrossProcessLockConfig,
     encryption::{BackupDownloadStrategy, EncryptionSettings},
-    ruma::{OwnedDeviceId, UserId as RumaUserId, api::client::session::get_login_types::v3::LoginType},
+    ruma::{
+        OwnedDeviceId, UserId as RumaUserId,
+        api::client::{filter::FilterDefinition, session::get_login_types::v3::LoginType},
+        presence::PresenceState,
+    },
     store::RoomLoadSettings,
 };
 use secrecy::{ExposeSecret, SecretString};
@@ -39,7 +46,7 @@ pub(super) async fn build(settings: &Settings, number: u32) -> Result<Client, Se
         .homeserver_url(&settings.homeserver)
         .respect_login_well_known(false)
         .http_client(http_client(settings)?)
-        .request_config(RequestConfig::new().disable_retry().timeout(std::time::Duration::from_secs(30)))
+        .request_config(RequestConfig::new().disable_retry().timeout(Duration::from_secs(30)))
         .sqlite_store(&folder, Some(&store_passphrase(settings)))
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_encryption_settings(encryption_settings())
@@ -68,7 +75,7 @@ fn http_client(settings: &Settings) -> Result<reqwest::Client, SessionError> {
         .redirect(reqwest::redirect::Policy::none())
         // The variables of the environment are not read.
         .no_proxy()
-        .connect_timeout(std::time::Duration::from_secs(10));
+        .connect_timeout(Duration::from_secs(10));
     if let Some(pem) = settings.ca.as_deref() {
         let certificates =
             reqwest::Certificate::from_pem_bundle(pem).map_err(|_| unusable("the CA certificate"))?;
@@ -116,6 +123,17 @@ pub(super) async fn log_in(settings: &Settings, number: u32) -> Result<(Client, 
     keep_token(&client, response.access_token).await?;
     client.encryption().wait_for_e2ee_initialization_tasks().await;
     Ok((client, DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?))
+}
+
+/// Uploads the device's keys, as the SDK does with every sync. What the sync answers is left out, and
+/// read again by capture, with a cursor of its own.
+pub(super) async fn announce(client: &Client) -> Result<(), SessionError> {
+    let settings = SyncSettings::new()
+        .token(SyncToken::NoToken)
+        .timeout(Duration::ZERO)
+        .filter(FilterDefinition::ignore_all().into())
+        .set_presence(PresenceState::Offline);
+    client.sync_once(settings).await.map(drop).map_err(|error| classify(&error))
 }
 
 /// A login that is refused means the password, not a token.

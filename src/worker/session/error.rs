@@ -105,13 +105,14 @@ impl Failure for SessionError {
             Self::Unreachable { .. }
             | Self::Server { .. }
             | Self::Incomplete { .. }
-            | Self::Client { .. } => Retry::Backoff,
+            | Self::Client { .. }
+            // The operator unlocks the account of a bot that is resumed, at about the same time.
+            | Self::Locked => Retry::Backoff,
             Self::RateLimited { retry_after } => retry_after.map_or(Retry::Backoff, Retry::After),
             // Mended by a person, on the homeserver, where nothing tells us. Not more often: every
             // attempt counts against the limit of logins.
             Self::PasswordLoginDisabled
             | Self::PasswordRefused
-            | Self::Locked
             | Self::Deactivated
             | Self::DeviceRemoved
             | Self::Refused { .. }

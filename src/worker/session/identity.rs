@@ -23,7 +23,7 @@ use secrecy::ExposeSecret;
 use serde_json::value::to_raw_value;
 
 use super::{
-    IdentityFacts, SessionError, Settings, Trouble, classify, classify_http, error::classify_recovery,
+    IdentityFacts, SessionError, Settings, Trouble, classify, classify_http, device, error::classify_recovery,
 };
 
 /// Account data by which a finished identity is told from a half-made one.
@@ -45,15 +45,41 @@ pub(super) async fn write_marker(client: &Client, facts: &IdentityFacts) -> Resu
 /// Makes an identity where there is none or a half-made one: nothing was received with it yet, so
 /// what an interrupted attempt left behind may go. Joins happen after this only.
 pub(super) async fn create(client: &Client, settings: &Settings) -> Result<IdentityFacts, SessionError> {
+    cross_sign(client, settings).await?;
+    make_storage(client, settings).await?;
+    settled_facts(client).await
+}
+
+/// Uploads the keys of this device and of the identity, and signs the device. An identity is made only
+/// where the client holds none.
+async fn cross_sign(client: &Client, settings: &Settings) -> Result<(), SessionError> {
     let encryption = client.encryption();
-    let attempt = encryption.bootstrap_cross_signing(None).await;
-    if let Err(error) = attempt {
+    if let Err(error) = encryption.bootstrap_cross_signing(None).await {
         let Some(uiaa) = error.as_uiaa_response() else { return Err(classify(&error)) };
         let auth = password_auth(settings, uiaa.session.clone());
         encryption.bootstrap_cross_signing(Some(auth)).await.map_err(|error| classify(&error))?;
     }
-    make_storage(client, settings).await?;
-    settled_facts(client).await
+    Ok(())
+}
+
+/// Signs a device that is not signed by the identity that was made, where the client holds that
+/// identity. The SDK uploads a new device's keys with its first sync only, and a homeserver keeps no
+/// signature of a device whose keys it does not have.
+async fn sign_unsigned_device(
+    client: &Client,
+    facts: &IdentityFacts,
+) -> Result<Option<Trouble>, SessionError> {
+    let trouble = check_identity(client, facts).await?;
+    let status = client.encryption().cross_signing_status().await;
+    if trouble != Some(Trouble::DeviceUnsigned) || !status.is_some_and(|status| status.is_complete()) {
+        return Ok(trouble);
+    }
+    device::announce(client).await?;
+    let device = client.encryption().get_own_device().await;
+    let device = device.map_err(|error| SessionError::Volume { problem: error.to_string() })?;
+    let device = device.ok_or(SessionError::Incomplete { problem: "the store does not know the device" })?;
+    device.verify().await.map_err(|error| SessionError::Client { problem: error.to_string() })?;
+    check_identity(client, facts).await
 }
 
 /// By a person's decision: makes anew what is not ours any more, and keeps what is. All room keys
@@ -64,7 +90,7 @@ pub(super) async fn repair(
     facts: &IdentityFacts,
 ) -> Result<IdentityFacts, SessionError> {
     if matches!(
-        check_identity(client, facts).await?,
+        sign_unsigned_device(client, facts).await?,
         Some(Trouble::IdentityReplaced | Trouble::IdentityMissing | Trouble::DeviceUnsigned)
     ) {
         let handle = client.encryption().reset_cross_signing().await.map_err(|error| classify(&error))?;
@@ -88,12 +114,11 @@ fn password_auth(settings: &Settings, session: Option<String>) -> AuthData {
     AuthData::Password(password)
 }
 
-/// A new backup, and a new secret storage that the phrase opens.
+/// A new backup, and a new secret storage that the phrase opens. What there is of a backup goes first,
+/// also where only this device still believes in it: it was deleted by somebody else.
 async fn make_storage(client: &Client, settings: &Settings) -> Result<(), SessionError> {
     let encryption = client.encryption();
-    if encryption.backups().fetch_exists_on_server().await.map_err(|error| classify(&error))? {
-        encryption.backups().disable_and_delete().await.map_err(|error| classify(&error))?;
-    }
+    encryption.backups().disable_and_delete().await.map_err(|error| classify(&error))?;
     let phrase = settings.secrets.phrase.expose_secret();
     let enabled = encryption.recovery().enable().with_passphrase(phrase).await;
     enabled.map(drop).map_err(|error| classify_recovery(&error))
@@ -138,6 +163,7 @@ pub(super) async fn recover(
             None => Err(classify_recovery(&error)),
         };
     }
+    sign_unsigned_device(client, facts).await?;
     verify(client, facts).await
 }
 

@@ -1,0 +1,239 @@
+//! The client-server API of a homeserver with one user in memory: as much as a worker needs, in the
+//! order in which it needs it, with faults on demand.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use axum::{
+    Router,
+    body::{Body, Bytes},
+    extract::State,
+    http::{Method, Response, StatusCode, Uri},
+};
+use serde_json::{Value, json};
+
+pub(crate) const USER: &str = "@auditbot:example.org";
+pub(crate) const PASSWORD: &str = "password";
+
+/// What a request gets instead of its answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Fault {
+    /// Part of `METHOD path`.
+    pub(crate) on: String,
+    /// So many times.
+    pub(crate) times: u32,
+    pub(crate) status: u16,
+    pub(crate) body: &'static str,
+    /// The request is carried out all the same.
+    pub(crate) carried_out: bool,
+}
+
+#[derive(Default)]
+pub(crate) struct World {
+    /// `METHOD path` of every request, percent-decoded.
+    pub(crate) requests: Vec<String>,
+    /// The next requests that these fit fail.
+    pub(crate) faults: Vec<Fault>,
+    pub(crate) password_login: bool,
+    /// Devices by their access tokens.
+    pub(crate) tokens: BTreeMap<String, String>,
+    pub(crate) device_keys: BTreeMap<String, Value>,
+    pub(crate) cross_signing: BTreeMap<String, Value>,
+    pub(crate) account_data: BTreeMap<String, Value>,
+    /// Every key backup that there ever was, and the one that there is.
+    pub(crate) backups: Vec<Value>,
+    pub(crate) backup: Option<usize>,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct Fake {
+    world: Arc<Mutex<World>>,
+}
+
+impl Fake {
+    /// Starts it; returns it and its URL.
+    pub(crate) async fn start() -> (Self, String) {
+        let fake = Self::default();
+        fake.world().password_login = true;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let router = Router::new().fallback(answer).with_state(fake.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        (fake, url)
+    }
+
+    /// Devices that are logged in.
+    pub(crate) fn devices(&self) -> Vec<String> {
+        self.world().tokens.values().cloned().collect()
+    }
+
+    pub(crate) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap()
+    }
+
+    pub(crate) fn count(&self, part: &str) -> usize {
+        self.world().requests.iter().filter(|request| request.contains(part)).count()
+    }
+}
+
+fn refuse(status: u16, errcode: &str) -> (u16, Value) {
+    (status, json!({"errcode": errcode, "error": "refused"}))
+}
+
+async fn answer(
+    State(fake): State<Fake>,
+    method: Method,
+    uri: Uri,
+    headers: axum::http::HeaderMap,
+    body: Bytes,
+) -> Response<Body> {
+    // Localparts and servers are percent-encoded in paths.
+    let path = uri.path().replace("%40", "@").replace("%3A", ":");
+    let request = format!("{method} {path}");
+    let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
+    let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let token = token.trim_start_matches("Bearer ").to_owned();
+    let (status, text) = {
+        let mut world = fake.world();
+        world.requests.push(request.clone());
+        let fault = world.faults.iter_mut().find(|fault| fault.times > 0 && request.contains(&fault.on));
+        let fault = fault.map(|fault| {
+            fault.times -= 1;
+            fault.clone()
+        });
+        let answer = match &fault {
+            Some(fault) if !fault.carried_out => None,
+            _ => Some(world.act(&method, &path, &token, &body)),
+        };
+        match (fault, answer) {
+            (Some(fault), _) => (fault.status, fault.body.to_owned()),
+            (None, Some((status, value))) => (status, value.to_string()),
+            (None, None) => unreachable!(),
+        }
+    };
+    Response::builder()
+        .status(StatusCode::from_u16(status).unwrap())
+        .header("content-type", "application/json")
+        .body(Body::from(text))
+        .unwrap()
+}
+
+impl World {
+    fn act(&mut self, method: &Method, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        let path = path.trim_start_matches("/_matrix/client/").trim_start_matches("v3/");
+        if !self.tokens.contains_key(token) && !matches!(path, "versions" | "login") {
+            return refuse(401, "M_UNKNOWN_TOKEN");
+        }
+        let data = path.split("/account_data/").nth(1).map(str::to_owned);
+        match (method.as_str(), path) {
+            ("GET", "versions") => (200, json!({"versions": ["v1.12"]})),
+            ("GET", "login") => {
+                let flow = if self.password_login { "m.login.password" } else { "m.login.sso" };
+                (200, json!({"flows": [{"type": flow}]}))
+            }
+            ("POST", "login") => self.log_in(body),
+            ("GET", "account/whoami") => (200, json!({"user_id": USER, "device_id": self.tokens[token]})),
+            ("POST", "keys/upload") => {
+                if let Some(keys) = body.get("device_keys") {
+                    self.device_keys.insert(self.tokens[token].clone(), keys.clone());
+                }
+                (200, json!({"one_time_key_counts": {"signed_curve25519": 50}}))
+            }
+            ("POST", "keys/query") => (200, self.keys()),
+            ("POST", "keys/device_signing/upload") => self.cross_sign(body),
+            ("POST", "keys/signatures/upload") => self.sign(body),
+            ("GET", "room_keys/version") => match self.backup {
+                Some(at) => (200, self.backups[at].clone()),
+                None => refuse(404, "M_NOT_FOUND"),
+            },
+            ("POST", "room_keys/version") => {
+                let version = (self.backups.len() + 1).to_string();
+                let mut backup = body.clone();
+                backup["version"] = version.clone().into();
+                backup["count"] = 0.into();
+                backup["etag"] = "0".into();
+                self.backups.push(backup);
+                self.backup = Some(self.backups.len() - 1);
+                (200, json!({"version": version}))
+            }
+            ("DELETE", _) if path.starts_with("room_keys/version/") => {
+                self.backup = None;
+                (200, json!({}))
+            }
+            ("GET", _) if data.is_some() => match self.account_data.get(&data.unwrap()) {
+                Some(value) => (200, value.clone()),
+                None => refuse(404, "M_NOT_FOUND"),
+            },
+            ("PUT", _) if data.is_some() => {
+                self.account_data.insert(data.unwrap(), body.clone());
+                (200, json!({}))
+            }
+            ("GET", "sync") => (200, json!({"next_batch": "s1"})),
+            _ => refuse(404, "M_UNRECOGNIZED"),
+        }
+    }
+
+    fn log_in(&mut self, body: &Value) -> (u16, Value) {
+        if body["password"] != PASSWORD {
+            return refuse(403, "M_FORBIDDEN");
+        }
+        let device = body["device_id"].as_str().unwrap().to_owned();
+        let token = format!("token-{}-{device}", self.requests.len());
+        self.tokens.retain(|_, known| *known != device);
+        self.tokens.insert(token.clone(), device.clone());
+        (200, json!({"user_id": USER, "device_id": device, "access_token": token}))
+    }
+
+    fn keys(&self) -> Value {
+        let part =
+            |name: &str| self.cross_signing.get(name).map_or_else(|| json!({}), |key| json!({USER: key}));
+        json!({"device_keys": {USER: self.device_keys}, "master_keys": part("master_key"),
+            "self_signing_keys": part("self_signing_key"), "user_signing_keys": part("user_signing_key"),
+            "failures": {}})
+    }
+
+    /// The first upload needs nothing; replacing keys needs the password.
+    fn cross_sign(&mut self, body: &Value) -> (u16, Value) {
+        // As Synapse: a key comes with the signature of the master key.
+        if body["self_signing_key"]["signatures"][USER].as_object().is_none_or(serde_json::Map::is_empty) {
+            return refuse(400, "M_INVALID_SIGNATURE");
+        }
+        let replaces =
+            self.cross_signing.get("master_key").is_some_and(|old| old["keys"] != body["master_key"]["keys"]);
+        if replaces && body["auth"]["password"] != PASSWORD {
+            return (401, json!({"flows": [{"stages": ["m.login.password"]}], "params": {}, "session": "s"}));
+        }
+        for name in ["master_key", "self_signing_key", "user_signing_key"] {
+            if let Some(key) = body.get(name) {
+                self.cross_signing.insert(name.to_owned(), key.clone());
+            }
+        }
+        (200, json!({}))
+    }
+
+    /// Signatures of keys that were not uploaded are failures, as with Synapse.
+    fn sign(&mut self, body: &Value) -> (u16, Value) {
+        let mut failures = serde_json::Map::new();
+        for (id, signed) in body[USER].as_object().unwrap() {
+            let key = match self.device_keys.get_mut(id) {
+                Some(device) => Some(device),
+                None => self.cross_signing.get_mut("master_key").filter(|key| is_key(key, id)),
+            };
+            let Some(key) = key.filter(|key| key["keys"] == signed["keys"]) else {
+                failures.insert(id.clone(), json!({"errcode": "M_NOT_FOUND", "error": "no such key"}));
+                continue;
+            };
+            for (signature, value) in signed["signatures"][USER].as_object().into_iter().flatten() {
+                key["signatures"][USER][signature] = value.clone();
+            }
+        }
+        let failures = if failures.is_empty() { json!({}) } else { json!({USER: failures}) };
+        (200, json!({"failures": failures}))
+    }
+}
+
+fn is_key(key: &Value, public: &str) -> bool {
+    key["keys"].as_object().is_some_and(|keys| keys.values().any(|value| value == public))
+}
