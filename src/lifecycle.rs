@@ -5,6 +5,7 @@ use std::{future::Future, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 /// Time between the soft and the hard request. Kubernetes kills after 30 s by default.
 const GRACE: Duration = Duration::from_secs(25);
@@ -35,14 +36,14 @@ impl Lifecycle {
     }
 
     /// Spawns a task that must run until the end. If it returns an error, or returns before the
-    /// process was asked to end, the process ends with a failure.
+    /// process was asked to end, the process ends with a failure. It logs in the caller's span.
     pub fn spawn<F, E>(&self, name: &'static str, task: F)
     where
         F: Future<Output = Result<(), E>> + Send + 'static,
         E: std::fmt::Display + Send + 'static,
     {
         let lifecycle = self.clone();
-        self.tasks.spawn(async move {
+        let watched = async move {
             match task.await {
                 Err(error) => {
                     tracing::error!(task = name, error = %format_args!("{error:#}"), "task failed, process ends");
@@ -54,7 +55,8 @@ impl Lifecycle {
                 }
                 Ok(()) => tracing::debug!(task = name, "task ended"),
             }
-        });
+        };
+        self.tasks.spawn(watched.in_current_span());
     }
 
     /// Ends the process with a failure.

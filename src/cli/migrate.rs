@@ -10,12 +10,15 @@ use std::{
 use anyhow::{Context as _, bail};
 use secrecy::SecretString;
 
-use crate::store::{
-    StoreError,
-    pg::{
-        Endpoint, EndpointParts, Role, SchemaName,
-        migrate::{Migrated, RoleSource, RoleSources, migrate},
+use crate::{
+    store::{
+        StoreError,
+        pg::{
+            Endpoint, EndpointParts, Role, SchemaName,
+            migrate::{Migrated, RoleSource, RoleSources, migrate},
+        },
     },
+    telemetry::init_logging,
 };
 
 const DEFAULT_CA: &str = "/etc/ems-bots/database-ca/ca.crt";
@@ -62,6 +65,7 @@ pub struct Args {
 
 /// Runs it.
 pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
+    init_logging()?;
     let outcome = attempt(&args).await;
     match &outcome {
         Ok(Migrated { from: Some(from), to }) => {
@@ -88,9 +92,10 @@ async fn attempt(args: &Args) -> anyhow::Result<Migrated> {
         reader: role(&args.roles, Role::Reader)?,
         inbox: role(&args.roles, Role::Inbox)?,
     };
-    migrate(&endpoint, &roles)
-        .await
-        .with_context(|| format!("schema {} of database {} is not migrated", args.schema, endpoint.dbname()))
+    migrate(&endpoint, &roles).await.with_context(|| {
+        let (database, address) = (endpoint.dbname(), endpoint.address());
+        format!("schema {} of database {database} at {address} is not migrated", args.schema)
+    })
 }
 
 fn owner(args: &Args) -> anyhow::Result<Endpoint> {
@@ -152,9 +157,18 @@ fn is_refusal(error: &anyhow::Error) -> bool {
     )
 }
 
-/// The whole chain of causes on one line, at most what Kubernetes keeps.
+/// The whole chain of causes on one line, at most what Kubernetes keeps. The driver's errors end with their own cause,
+/// which is not said twice.
 fn sentence(error: &anyhow::Error) -> String {
-    let line: String = format!("{error:#}").chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line = String::new();
+    for cause in error.chain().map(ToString::to_string).filter(|cause| !cause.is_empty()) {
+        if line.is_empty() {
+            line = cause;
+        } else if !line.ends_with(&cause) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     line[..line.floor_char_boundary(4_000)].to_owned()
 }
 
@@ -176,9 +190,11 @@ mod tests {
         tell_kubernetes(&path, "nothing");
         assert!(!path.exists());
         std::fs::write(&path, "old and longer than what follows").unwrap();
-        let error = anyhow::anyhow!("the\nroot\u{1b}[31m").context("a message");
+        let error = anyhow::anyhow!("the\nroot\u{1b}[31m")
+            .context("its own: the\nroot\u{1b}[31m")
+            .context("a message");
         tell_kubernetes(&path, &sentence(&error));
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a message: the root [31m");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a message: its own: the root [31m");
     }
 
     #[test]

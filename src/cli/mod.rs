@@ -26,7 +26,8 @@ Exit codes:
   1  failed; the last line on standard error says why and what to do
   2  the command line is wrong
   3  doctor found problems
-  4  refused: not authorised, or the database does not continue the trail";
+  4  refused, and nothing was changed: wrong user or password, a schema that is newer than this
+     program, or another process that writes the trail";
 
 #[derive(Debug, Subcommand)]
 enum Command {

@@ -10,6 +10,8 @@ pub const ABANDON_CLEANUP: &str = "ems.element.io/abandon-cleanup";
 pub const HOMESERVER: &str = "ems.element.io/homeserver";
 /// On a bot: why somebody changed it; goes into the audit trail.
 pub const CHANGE_REASON: &str = "ems.element.io/change-reason";
+/// On a bot: what its worker logs, for example `info,ems_bots=debug`; takes effect without a restart.
+pub const LOG_FILTER: &str = "ems.element.io/log-filter";
 /// On a bot, any value that was not used before: make keys, secret storage and backup anew after
 /// somebody replaced or deleted them.
 pub const REPAIR_ENCRYPTION: &str = "ems.element.io/repair-encryption";

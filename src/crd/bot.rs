@@ -72,6 +72,12 @@ pub trait Bot:
         if common.element_web.is_some() {
             fields.push("spec.elementWeb");
         }
+        if common.homeserver.public_url.is_some() {
+            fields.push("spec.homeserver.publicURL");
+        }
+        if common.database.eraser.is_some() {
+            fields.push("spec.database.eraser");
+        }
         fields.extend(self.fields_of_kind_without_effect());
         fields
     }

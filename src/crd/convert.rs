@@ -70,6 +70,7 @@ pub fn instructions<B: Bot>(bot: &B, kept: Option<TrailPoint>) -> Result<worker:
             .annotation(annotations::REPAIR_ENCRYPTION)
             .filter(|value| !value.is_empty())
             .map(|value| value.chars().take(MAX_REPAIR_VALUE).collect()),
+        log_filter: bot.annotation(annotations::LOG_FILTER).unwrap_or_default().to_owned(),
         deleting: bot.meta().deletion_timestamp.is_some(),
         promised: further(reported, kept),
     })

@@ -1,5 +1,7 @@
 //! Where a trail stands, as its store, the custom resource's status and the kept ConfigMap say it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// A point of a trail: after `size` records of epoch `epoch` the hash is `root_hash`.
@@ -23,10 +25,33 @@ pub enum Continuity {
     Behind {
         /// What the database has.
         found: TrailPoint,
+        /// What was reported of it before.
+        promised: TrailPoint,
     },
     /// It has other records than was promised.
     Different {
         /// What the database has.
         found: TrailPoint,
+        /// What was reported of it before.
+        promised: TrailPoint,
     },
+}
+
+impl fmt::Display for Continuity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Continues => f.write_str("the database continues the trail"),
+            Self::Behind { found, promised } => write!(
+                f,
+                "the database holds {} records of epoch {}, fewer than the {} of epoch {} that were reported: it was \
+                 restored from an older backup, or it is another one",
+                found.size, found.epoch, promised.size, promised.epoch
+            ),
+            Self::Different { found, promised } => write!(
+                f,
+                "the database holds {} records of epoch {}, and the first {} of epoch {} are not those that were reported",
+                found.size, found.epoch, promised.size, promised.epoch
+            ),
+        }
+    }
 }

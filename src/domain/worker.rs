@@ -41,6 +41,8 @@ pub struct Instructions {
     /// replaced or deleted them (annotation `ems.element.io/repair-encryption`; any value that was
     /// not used before). Acted on once, and recorded.
     pub repair_encryption: Option<String>,
+    /// What the worker logs (annotation `ems.element.io/log-filter`); empty: the default.
+    pub log_filter: String,
     /// The custom resource is being deleted: record it, drain the inbox, report `closed`.
     pub deleting: bool,
     /// The furthest point of the trail that was ever reported: from the status or from the kept

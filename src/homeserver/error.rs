@@ -90,6 +90,25 @@ pub enum HomeserverError {
     },
 }
 
+impl HomeserverError {
+    /// Every category that [`Failure::category`] can name.
+    pub const CATEGORIES: [&str; 13] = [
+        "unreachable",
+        "server_error",
+        "rate_limited",
+        "credential_refused",
+        "not_admin",
+        "shared_secret_refused",
+        "password_login_disabled",
+        "password_refused",
+        "locked",
+        "user_in_use",
+        "not_offered",
+        "not_found",
+        "refused",
+    ];
+}
+
 impl Failure for HomeserverError {
     fn category(&self) -> &'static str {
         match self {

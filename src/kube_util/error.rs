@@ -71,6 +71,17 @@ impl Error {
         matches!(self.code(), Some(400 | 422))
     }
 
+    /// Every category that [`Self::category`] can name.
+    pub const CATEGORIES: [&str; 7] = [
+        "kube_forbidden",
+        "kube_not_found",
+        "kube_conflict",
+        "kube_invalid",
+        "kube_rate_limited",
+        "kube_server",
+        "kube_unreachable",
+    ];
+
     /// Closed set of names, safe as a metric label.
     pub fn category(&self) -> &'static str {
         match self.code() {

@@ -70,6 +70,14 @@ pub enum Error {
     Waiting(String),
 }
 
+impl Error {
+    /// Every category that [`Failure::category`] can name.
+    pub fn categories() -> impl Iterator<Item = &'static str> {
+        let own = ["problem", "entropy", "waiting"];
+        own.into_iter().chain(HomeserverError::CATEGORIES).chain(kube_util::Error::CATEGORIES)
+    }
+}
+
 impl Failure for Error {
     fn category(&self) -> &'static str {
         match self {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
+use super::error::Error;
 use crate::domain::BotKind;
 
 /// The metrics, registered once per process.
@@ -54,7 +55,7 @@ impl Metrics {
             &["kind"],
         )?;
         registry.register(Box::new(duration.clone()))?;
-        Ok(Self {
+        let metrics = Self {
             reconciles: counter(
                 "ems_bots_operator_reconciles_total",
                 "Reconciliations by kind and outcome.",
@@ -81,7 +82,21 @@ impl Metrics {
                 "ems_bots_operator_watched_namespaces",
                 "Namespaces in which children are watched.",
             )?,
-        })
+        };
+        metrics.begin_at_zero();
+        Ok(metrics)
+    }
+
+    /// A counter that appears with its first error would hide that error from `rate()`.
+    fn begin_at_zero(&self) {
+        for kind in [BotKind::Admin, BotKind::Audit] {
+            for outcome in ["done", "failed"] {
+                self.reconciles.with_label_values(&[kind.slug(), outcome]);
+            }
+            for category in Error::categories() {
+                self.errors.with_label_values(&[kind.slug(), category]);
+            }
+        }
     }
 
     /// Counts a reconciliation.

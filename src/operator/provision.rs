@@ -176,11 +176,6 @@ fn login_url<B: Bot>(ctx: &Ctx, bot: &B, progress: &mut Progress) {
         }
         None => None,
     });
-    let without_effect = bot.fields_without_effect();
-    if !without_effect.is_empty() {
-        let note = format!("without effect in this release: {}", without_effect.join(", "));
-        progress.notices.push(told(false, "FieldWithoutEffect", note));
-    }
 }
 
 fn foreign_workload(name: &str) -> Problem {

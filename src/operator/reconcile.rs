@@ -8,12 +8,13 @@ use kube::{
     runtime::controller::Action,
 };
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 use super::{
     cleanup::{clean_up, metadata_only},
     context::Ctx,
-    entropy::jitter,
-    error::Error,
+    entropy::{self, jitter},
+    error::{Aspect, Error},
     labels::{FIELD_MANAGER, FINALIZER},
     metrics::Outcome,
     names::Names,
@@ -32,11 +33,23 @@ const POLL: Duration = Duration::from_secs(15);
 
 /// Reconciles one bot.
 pub async fn reconcile<B: Bot>(object: Arc<DeserializeGuard<B>>, ctx: Arc<Ctx>) -> Result<Action, Error> {
+    let span = tracing::info_span!(
+        "reconcile",
+        kind = B::KIND.slug(),
+        namespace = object.namespace().unwrap_or_default(),
+        bot = object.name_any(),
+        correlation_id = entropy::text(ctx.entropy.as_ref(), 8).unwrap_or_default(),
+    );
+    Box::pin(reconcile_in_span(object, ctx)).instrument(span).await
+}
+
+async fn reconcile_in_span<B: Bot>(object: Arc<DeserializeGuard<B>>, ctx: Arc<Ctx>) -> Result<Action, Error> {
     let started = Instant::now();
     let result = match &object.0 {
-        Ok(bot) if bot.meta().deletion_timestamp.is_some() => {
-            Box::pin(clean_up(&ctx, bot.meta(), Some(bot))).await
-        }
+        Ok(bot) if bot.meta().deletion_timestamp.is_some() => match paused(bot, &ctx) {
+            Some(why) => report_paused(bot, &ctx, why).await,
+            None => Box::pin(clean_up(&ctx, bot.meta(), Some(bot))).await,
+        },
         Err(invalid) if invalid.metadata.deletion_timestamp.is_some() => {
             Box::pin(clean_up::<B>(&ctx, &invalid.metadata, None)).await
         }
@@ -46,6 +59,11 @@ pub async fn reconcile<B: Bot>(object: Arc<DeserializeGuard<B>>, ctx: Arc<Ctx>) 
     };
     let outcome = if result.is_ok() { Outcome::Done } else { Outcome::Failed };
     ctx.metrics.reconciled(B::KIND, outcome, started.elapsed());
+    if let Err(error) = &result {
+        ctx.metrics.failed(B::KIND, error.category());
+        let detail = if let Error::Kube(error) = error { error.detail() } else { String::new() };
+        tracing::info!(category = error.category(), %error, detail, "reconciliation did not complete");
+    }
     result
 }
 
@@ -87,6 +105,8 @@ async fn report<B: Bot>(bot: &B, ctx: &Ctx, progress: Progress, error: Option<&E
         let credential = admin_api.as_ref().and_then(AdminApi::secret_key);
         let namespace = bot.namespace().unwrap_or_default();
         let (aspect, check) = explain(error, &namespace, &ctx.settings, credential);
+        // What fails once the account is well has nothing to do with it, whatever it is.
+        let aspect = if account.ok == Some(true) { Aspect::Worker } else { aspect };
         if !matches!(error, Error::Waiting(_)) {
             notices.push(warning(check.reason, check.message.clone()));
         }
@@ -154,20 +174,15 @@ fn warning(reason: &'static str, note: String) -> Notice {
 /// When a bot is looked at again after an error.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is that of kube's controller")]
 pub fn error_policy<B: Bot>(object: Arc<DeserializeGuard<B>>, error: &Error, ctx: Arc<Ctx>) -> Action {
-    ctx.metrics.failed(B::KIND, error.category());
     let uid = object.uid().unwrap_or_default();
     let random = jitter(ctx.entropy.as_ref());
-    let (delay, again) = match error.retry() {
+    let delay = match error.retry() {
         // A watch will tell; the resync is for what no watch sees.
-        Retry::Never => (ctx.settings.resync.mul_f64(0.9 + 0.1 * random), false),
-        Retry::Backoff => (ctx.backoff.failed(&uid, random), true),
-        Retry::After(delay) => (delay.mul_f64(1.0 + 0.2 * random), true),
+        Retry::Never => ctx.settings.resync.mul_f64(0.9 + 0.1 * random),
+        Retry::Backoff => ctx.backoff.failed(&uid, random),
+        Retry::After(delay) => delay.mul_f64(1.0 + 0.2 * random),
     };
     let (namespace, bot) = (object.namespace().unwrap_or_default(), object.name_any());
-    let detail = if let Error::Kube(error) = error { error.detail() } else { String::new() };
-    tracing::info!(
-        kind = B::KIND.slug(), namespace, bot, category = error.category(), again, delay = ?delay, %error, detail,
-        "reconciliation did not complete"
-    );
+    tracing::debug!(kind = B::KIND.slug(), namespace, bot, delay = ?delay, "tried again");
     Action::requeue(delay)
 }

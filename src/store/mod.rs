@@ -104,7 +104,7 @@ pub enum StoreError {
     #[error("another writer advanced the trail; this process is no longer its sequencer")]
     LostSequencer,
     /// The database is not the continuation of what was promised.
-    #[error("database does not continue the trail: {0:?}")]
+    #[error("{0}")]
     NotContinuing(Continuity),
     /// A row that cannot be what this program wrote.
     #[error("inconsistent row in {table}: {problem}")]

@@ -11,9 +11,11 @@ use std::{
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::{EnvFilter, Registry, fmt, layer::SubscriberExt, reload, util::SubscriberInitExt};
 
-/// What is logged unless somebody asks for more. matrix-sdk logs much at `info`, and its targets
-/// below `warn` may name events and users.
-const DEFAULT: &str = "info,matrix_sdk=warn,matrix_sdk::http_client=off,matrix_sdk_base=warn,matrix_sdk_crypto=error,kube=warn,hyper=warn,sqlx=warn";
+/// What is logged unless somebody asks for more.
+const DEFAULT: &str = "info";
+/// Libraries that say more only to those who name them: matrix-sdk logs much at `info`, and its
+/// targets below `warn` may name events and users.
+const QUIET: &str = "matrix_sdk=warn,matrix_sdk::http_client=off,matrix_sdk_base=warn,matrix_sdk_crypto=error,kube=warn,hyper=warn,sqlx=warn";
 
 /// Changes what is logged while the process runs.
 #[derive(Debug, Clone)]
@@ -68,7 +70,8 @@ async fn read(file: &Path) -> String {
 
 fn parse(filter: &str) -> Result<EnvFilter, LogFilterError> {
     let text = if filter.trim().is_empty() { DEFAULT } else { filter.trim() };
-    EnvFilter::try_new(text).map_err(|_| LogFilterError::Syntax(filter.chars().take(100).collect()))
+    EnvFilter::try_new(format!("{QUIET},{text}"))
+        .map_err(|_| LogFilterError::Syntax(filter.chars().take(100).collect()))
 }
 
 /// Installs the process-wide subscriber: text on a terminal, else one JSON object a line, with
@@ -98,6 +101,14 @@ mod tests {
         assert!(error.contains("try for example"), "{error}");
     }
 
+    #[test]
+    fn libraries_stay_quiet_unless_they_are_named() {
+        let filter = |text| parse(text).unwrap().to_string();
+        assert!(filter("debug").contains("matrix_sdk=warn"), "{}", filter("debug"));
+        let named = filter("info,matrix_sdk=debug");
+        assert!(named.contains("matrix_sdk=debug") && !named.contains("matrix_sdk=warn"), "{named}");
+    }
+
     #[tokio::test]
     async fn a_changed_file_changes_the_filter_without_a_restart() {
         let (_layer, handle) = reload::Layer::<EnvFilter, Registry>::new(parse("").unwrap());
@@ -108,7 +119,7 @@ mod tests {
         let soft = CancellationToken::new();
         let follower = tokio::spawn(filter.clone().follow(file, Duration::from_millis(5), soft.clone()));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
-        while filter.handle.with_current(ToString::to_string).unwrap() != "debug" {
+        while !filter.handle.with_current(ToString::to_string).unwrap().ends_with("debug") {
             assert!(tokio::time::Instant::now() < deadline, "filter was not followed");
             tokio::task::yield_now().await;
         }

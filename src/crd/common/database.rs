@@ -27,8 +27,8 @@ pub struct DatabaseSpec {
     /// Schema in the database. Left out: `adminbot` or `auditbot`, by kind. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 40))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z_][a-z0-9_]*$') && !self.startsWith('pg_') && !(self in ['public', 'information_schema'])")
-        .message("schema must be a Postgres schema of the bot's own: lower-case letters, digits and underscores, not beginning with a digit; public, information_schema and names that begin with pg_ are not possible"))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z][a-z0-9_]*$') && !self.startsWith('pg_') && !(self in ['public', 'information_schema'])")
+        .message("schema must be a Postgres schema of the bot's own: lower-case letters, digits and underscores, beginning with a letter; public, information_schema and names that begin with pg_ are not possible"))]
     pub schema: Option<String>,
     /// Role that appends to the trail, where the owner may not create roles.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,8 @@ pub struct Settings {
     /// HTTP proxy; its URL may hold a password. Without one, none is used: the variables of the
     /// environment are not read.
     pub proxy: Option<SecretString>,
+    /// Hosts, domains and networks that are reached without it, separated by commas.
+    pub no_proxy: Option<String>,
     /// Limit of an ordinary call; those that make the homeserver work longer have their own.
     pub timeout: Duration,
     /// Dates the expiry of puppet tokens.
@@ -41,6 +43,7 @@ impl Settings {
             url,
             ca_pem: None,
             proxy: None,
+            no_proxy: None,
             timeout: Duration::from_secs(15),
             clock: Arc::new(SystemClock),
         }
@@ -112,7 +115,8 @@ fn build_client(settings: &Settings) -> Result<reqwest::Client, SettingsError> {
             None => Ok(builder.no_proxy()),
             Some(url) => {
                 let proxy = reqwest::Proxy::all(url.expose_secret()).map_err(|_| SettingsError::Proxy)?;
-                Ok(builder.proxy(proxy))
+                let exceptions = settings.no_proxy.as_deref().and_then(reqwest::NoProxy::from_string);
+                Ok(builder.proxy(proxy.no_proxy(exceptions)))
             }
         }
     };

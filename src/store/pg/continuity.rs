@@ -69,7 +69,10 @@ pub(super) async fn check(
         return if was_abandoned(connection, promised).await? {
             Ok(())
         } else {
-            Err(StoreError::NotContinuing(Continuity::Behind { found: head.point() }))
+            Err(StoreError::NotContinuing(Continuity::Behind {
+                found: head.point(),
+                promised: promised.clone(),
+            }))
         };
     }
     let kept: Option<Vec<u8>> =
@@ -83,7 +86,10 @@ pub(super) async fn check(
     if same || was_abandoned(connection, promised).await? {
         Ok(())
     } else {
-        Err(StoreError::NotContinuing(Continuity::Different { found: head.point() }))
+        Err(StoreError::NotContinuing(Continuity::Different {
+            found: head.point(),
+            promised: promised.clone(),
+        }))
     }
 }
 

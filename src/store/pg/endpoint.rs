@@ -123,6 +123,11 @@ impl Endpoint {
         self.options.get_database().unwrap_or_else(|| self.options.get_username())
     }
 
+    /// Where the server is: its name or address, and its port.
+    pub fn address(&self) -> String {
+        format!("{}:{}", self.options.get_host(), self.options.get_port())
+    }
+
     /// A connection without any session state of ours.
     pub(super) async fn connect_bare(&self) -> Result<PgConnection, StoreError> {
         let connecting = PgConnection::connect_with(&self.options);

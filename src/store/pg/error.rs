@@ -22,6 +22,14 @@ fn sqlstate(error: &Error) -> Option<String> {
     }
 }
 
+impl StoreError {
+    /// The database's own code for what failed (`SQLSTATE`), for the log. Its message is not fit for
+    /// that: it may quote the content of a row.
+    pub fn sqlstate(&self) -> Option<String> {
+        std::error::Error::source(self)?.downcast_ref().and_then(sqlstate)
+    }
+}
+
 /// Judges a failed insert.
 pub(super) fn refusal(error: &Error) -> Refusal {
     match sqlstate(error).as_deref() {

@@ -229,3 +229,21 @@ async fn a_deletion_that_is_interrupted_anywhere_comes_to_the_same_end() {
         assert!(deaths >= 5, "{policy}: only {deaths} writes were interrupted");
     }
 }
+
+#[tokio::test]
+async fn a_paused_bot_says_why_it_does_not_go() {
+    let world = working("Retain").await;
+    close(&world);
+    let pause = |value: &'static str| {
+        world.api.edit("auditbots", NAMESPACE, "auditbot", |bot| {
+            bot["metadata"]["annotations"]["ems.element.io/paused"] = value.into();
+        });
+    };
+    pause("true");
+    world.api.delete("auditbots", NAMESPACE, "auditbot");
+    world.reconcile::<AuditBot>(&world.start()).await;
+    assert!(!is_gone(&world));
+    assert_eq!(world.condition::<AuditBot>("Paused").0, "True");
+    pause("false");
+    goes(&world).await;
+}

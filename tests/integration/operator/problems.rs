@@ -247,6 +247,18 @@ async fn an_object_that_is_refused_is_not_tried_in_a_loop() {
 }
 
 #[tokio::test]
+async fn what_is_forbidden_later_is_not_the_accounts_trouble() {
+    let world = World::new();
+    world.api.fault(403, usize::MAX, |call| call.is_write() && call.path.contains("/statefulsets"));
+    world.bot::<AuditBot>(&json!({}));
+    assert!(world.reconcile::<AuditBot>(&world.start()).await.unwrap().is_err());
+    let (status, _, message) = world.condition::<AuditBot>("WorkerReady");
+    assert_eq!(status, "False", "{message}");
+    assert!(message.contains("StatefulSet"), "{message}");
+    assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
+}
+
+#[tokio::test]
 async fn an_element_web_that_is_not_allowed_gets_nobody() {
     let world = World::new();
     world.bot::<AuditBot>(&json!({"elementWeb": {"host": "evil.example"}}));
