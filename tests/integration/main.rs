@@ -1,5 +1,6 @@
 //! Integration tests: one binary, since every test binary links the SDK, SQLite and TLS.
 
+#![recursion_limit = "256"]
 #[cfg(test)]
 mod chart;
 #[cfg(test)]
@@ -7,11 +8,15 @@ mod coverage_runner;
 #[cfg(test)]
 mod crd_schema;
 #[cfg(test)]
+mod docs;
+#[cfg(test)]
 mod examples;
 #[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod homeserver_synapse;
+#[cfg(test)]
+mod matrix_fake;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
@@ -30,3 +35,5 @@ mod store_roles;
 mod store_search;
 #[cfg(test)]
 mod store_state;
+#[cfg(test)]
+mod worker_session;

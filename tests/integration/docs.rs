@@ -1,0 +1,215 @@
+//! `docs/operations.md` names what the program can say, and nothing else.
+//!
+//! What people look up has a form of its own in the source: types and reasons of conditions and
+//! Events are string literals that consist of one `CamelCase` word, metrics begin with `ems_bots_`,
+//! annotations with the API group.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Words in the source that look like reasons and are none.
+const NO_REASONS: [&str; 12] = [
+    // Part of debug output.
+    "Operator",
+    // Of Kubernetes: what pods wait for, values of conditions, a type of Secrets.
+    "CrashLoopBackOff",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "ErrImageNeverPull",
+    "ErrImagePull",
+    "False",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "Opaque",
+    "PodScheduled",
+    "RunContainerError",
+];
+
+/// The action of every Event, and reasons of errors that never become a condition: the worker ends
+/// when another one writes its trail, only the init container makes roles, and the worker has
+/// opened its trail before it asks for a session.
+const NEVER_SHOWN: [&str; 4] = ["LostSequencer", "MayNotCreateRoles", "Reconcile", "WaitingForDatabase"];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn guide() -> String {
+    fs::read_to_string(root().join("docs/operations.md")).unwrap()
+}
+
+fn rust_files(place: &Path, found: &mut Vec<PathBuf>) {
+    if place.is_dir() {
+        for entry in fs::read_dir(place).unwrap() {
+            rust_files(&entry.unwrap().path(), found);
+        }
+    } else if place.extension().is_some_and(|extension| extension == "rs") {
+        found.push(place.to_owned());
+    }
+}
+
+/// Every string literal below these places, without those of tests.
+fn literals(places: &[&str]) -> BTreeSet<String> {
+    let mut files = Vec::new();
+    for place in places {
+        rust_files(&root().join(place), &mut files);
+    }
+    let is_test = |file: &PathBuf| {
+        let name = file.file_name().unwrap_or_default();
+        ["tests.rs", "properties.rs", "fixtures.rs"].iter().any(|test| name == *test)
+    };
+    files.retain(|file| !is_test(file));
+    assert!(!files.is_empty(), "{places:?} has no files");
+    let mut found = BTreeSet::new();
+    for file in files {
+        let text = fs::read_to_string(&file).unwrap();
+        let code = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default();
+        found.extend(literals_of(code));
+    }
+    found
+}
+
+/// The string literals of a source text that has no raw ones.
+fn literals_of(code: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut rest = code;
+    while let Some(at) = rest.find(['"', '/']) {
+        let (before, here) = rest.split_at(at);
+        if let Some(comment) = here.strip_prefix("//") {
+            rest = comment.split_once('\n').map_or("", |(_, next)| next);
+        } else if before.ends_with('\'') || here.starts_with('/') {
+            // A quotation mark as a character, or a slash that begins no comment.
+            rest = &here[1..];
+        } else {
+            let mut literal = String::new();
+            let mut escaped = false;
+            let end = here[1..].find(|c: char| {
+                let closes = c == '"' && !escaped;
+                escaped = c == '\\' && !escaped;
+                if !closes {
+                    literal.push(c);
+                }
+                closes
+            });
+            rest = end.map_or("", |end| &here[end + 2..]);
+            found.push(literal);
+        }
+    }
+    found
+}
+
+/// A word such as `SecretMissing`. Shorter ones are protocols and the like.
+fn is_camel_case(word: &str) -> bool {
+    word.len() > 4
+        && word.starts_with(|c: char| c.is_ascii_uppercase())
+        && word.chars().all(|c| c.is_ascii_alphabetic())
+        && word.chars().any(|c| c.is_ascii_lowercase())
+}
+
+/// What stands first in the rows of all tables.
+fn keys_of_tables(guide: &str) -> BTreeSet<&str> {
+    guide.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect()
+}
+
+fn compare(said: &BTreeSet<String>, written: &BTreeSet<&str>) {
+    let missing: Vec<_> = said.iter().filter(|word| !written.contains(word.as_str())).collect();
+    assert!(missing.is_empty(), "docs/operations.md has no row that begins with {missing:?}");
+    let gone: Vec<_> = written.iter().filter(|word| !said.contains(**word)).collect();
+    assert!(gone.is_empty(), "docs/operations.md has {gone:?}, which the program never says");
+}
+
+#[test]
+fn every_condition_and_reason_is_explained() {
+    let mut said = literals(&["src/operator", "src/worker"]);
+    // What is built for Kubernetes has values of Kubernetes.
+    let built = literals(&["src/operator/build"]);
+    let is_none = |word: &str| NO_REASONS.contains(&word) || NEVER_SHOWN.contains(&word);
+    said.retain(|word| is_camel_case(word) && !is_none(word) && !built.contains(word));
+    let guide = guide();
+    let mut written = keys_of_tables(&guide);
+    // Values of the specification are explained in tables of their own.
+    said.retain(|word| !["CatchUp", "Skip"].contains(&word.as_str()));
+    written.retain(|word| is_camel_case(word) && !["Deactivate", "LeaveRooms", "Retain"].contains(word));
+    assert!(said.contains("BackupPhraseMissing") && said.contains("Covered"), "{said:?}");
+    compare(&said, &written);
+}
+
+#[test]
+fn every_metric_is_listed() {
+    let mut said = literals(&["src/operator/metrics.rs", "src/worker/metrics.rs"]);
+    said.retain(|word| word.starts_with("ems_bots_"));
+    let guide = guide();
+    let mut written = keys_of_tables(&guide);
+    written.retain(|word| word.starts_with("ems_bots_"));
+    assert!(said.len() > 20, "{said:?}");
+    compare(&said, &written);
+}
+
+#[test]
+fn every_annotation_is_listed() {
+    let mut said = literals(&["src/crd/annotations.rs", "src/operator/labels.rs"]);
+    said.retain(|word| word.starts_with("ems.element.io/"));
+    let guide = guide();
+    let mut written = keys_of_tables(&guide);
+    written.retain(|word| word.starts_with("ems.element.io/"));
+    assert!(said.contains("ems.element.io/repair-encryption"), "{said:?}");
+    compare(&said, &written);
+}
+
+#[test]
+fn every_reason_of_a_room_is_explained() {
+    let mut said = literals(&["src/coverage/planner/reasons.rs"]);
+    said.retain(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
+    let guide = guide();
+    let rooms = guide.split("\n## ").find(|section| section.starts_with("Rooms\n")).unwrap();
+    assert!(said.contains("power_levels_missing"), "{said:?}");
+    compare(&said, &keys_of_tables(rooms));
+}
+
+#[test]
+fn literals_are_found_whatever_stands_around_them() {
+    let code = [
+        "let a = \"One\"; // \"no\"",
+        "match c { '\"' => 1 / 2, _ => f(\"T\\\"wo\", \"Three\") }",
+        "/// \"no\"",
+    ];
+    assert_eq!(literals_of(&code.join("\n")), ["One", "T\\\"wo", "Three"]);
+    assert!(is_camel_case("SecretMissing") && is_camel_case("Behind"));
+    assert!(!is_camel_case("TCP") && !is_camel_case("two words") && !is_camel_case("lower"));
+}
+
+/// Links of the documents to files of this repository lead somewhere.
+#[test]
+fn links_resolve() {
+    let mut documents: Vec<_> = ["README.md", "CHANGELOG.md", "charts/ems-bots/README.md"]
+        .iter()
+        .map(|file| root().join(file))
+        .collect();
+    for folder in ["docs", "docs/adr"] {
+        let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        documents.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    let mut broken = Vec::new();
+    for document in documents {
+        let text = fs::read_to_string(&document).unwrap();
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (file, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let path = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
+            if !path.exists() || (!anchor.is_empty() && !anchors(&path).contains(anchor)) {
+                broken.push(format!("{} links to {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// The names under which a document's headings can be linked to.
+fn anchors(document: &Path) -> BTreeSet<String> {
+    let text = fs::read_to_string(document).unwrap_or_default();
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings.map(|line| line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-")).collect()
+}
