@@ -79,6 +79,9 @@ impl Guard {
             Err(error) => {
                 // Not being able to look is no trouble; sync says what is wrong with the homeserver.
                 tracing::warn!(category = error.category(), %error, "cannot examine the identity");
+                if error.ends_session() {
+                    self.board.set(|report| report.encryption = error.check());
+                }
                 Ok(())
             }
         }

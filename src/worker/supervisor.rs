@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::{
     backoff::Backoff,
     board::Board,
-    capture::{self, Capture, LateKeys, Lookup, Rooms, Scope},
+    capture::{self, Capture, LateKeys, Lookup, Rooms, Scope, Senders},
     cover::Cover,
     guard::{Guard, IDENTITY_CURSOR, check},
     inbox,
@@ -261,11 +261,13 @@ impl Worker {
         let inner = cancel.child_token();
         let mut parts = JoinSet::new();
         let lookup = Lookup::new(self.recorder.clone(), self.admin.clone(), session.client.clone());
+        let senders = Senders::new(session.client.clone(), self.recorder.clone());
         let (rooms, bell) = (Rooms::default(), Arc::new(Notify::new()));
         let late_keys = LateKeys {
             client: session.client.clone(),
             recorder: self.recorder.clone(),
             lookup: lookup.clone(),
+            senders: senders.clone(),
             presence: self.presence.clone(),
             bot: self.user.clone(),
             scope: Scope::of(self.bot.kind),
@@ -303,6 +305,7 @@ impl Worker {
             bot_name: self.bot.clone(),
             recorder: self.recorder.clone(),
             lookup,
+            senders,
             presence: self.presence.clone(),
             board: self.board.clone(),
             health: self.health.clone(),

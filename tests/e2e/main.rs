@@ -23,6 +23,7 @@ mod examples;
 mod faults_database;
 mod faults_homeserver;
 mod faults_identity;
+mod faults_login;
 mod idle;
 mod provisioning;
 mod recovery;

@@ -288,9 +288,9 @@ async fn refusals_are_told_apart() {
     in_time(async {
         let scene = Scene::new().await;
         let refused = async |status: u16, body: &'static str| {
-            // The SDK tries a login again by itself.
+            // Once: whoever waits, and for how long, is told, and not decided by the SDK.
             let on = LOGIN.to_owned();
-            scene.fake.world().faults.push(Fault { on, times: 100, status, body, carried_out: false });
+            scene.fake.world().faults.push(Fault { on, times: 1, status, body, carried_out: false });
             let error = scene.started().establish(None).await.unwrap_err();
             scene.fake.world().faults.clear();
             error

@@ -14,6 +14,7 @@ use super::{
     collector::Collector,
     lookup::Lookup,
     received::{Received, Secrecy, decrypt},
+    senders::Senders,
 };
 use crate::{
     domain::{RoomId, UserId},
@@ -63,6 +64,7 @@ pub(crate) struct LateKeys {
     pub(crate) client: Client,
     pub(crate) recorder: Recorder,
     pub(crate) lookup: Lookup,
+    pub(crate) senders: Senders,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) bot: UserId,
     pub(crate) scope: Scope,
@@ -154,7 +156,7 @@ impl LateKeys {
 
     async fn open(&self, room: &matrix_sdk::Room, event: &PendingEvent) -> Option<Received> {
         let raw = RawValue::from_string(event.raw.clone()).ok()?;
-        let received = decrypt(room, &raw, false).await;
+        let received = self.senders.judge(decrypt(room, &raw, false).await).await;
         matches!(received.secrecy, Secrecy::Opened(_)).then_some(received)
     }
 }

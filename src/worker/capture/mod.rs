@@ -6,6 +6,7 @@ mod history;
 mod late_keys;
 mod lookup;
 mod received;
+mod senders;
 mod sync;
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 pub(crate) use self::{
     late_keys::{LateKeys, Rooms},
     lookup::Lookup,
+    senders::Senders,
     sync::{CURSOR, filter as sync_filter, last_event_cursor},
 };
 use super::{board::Board, metrics::Metrics, ports::Presence, recorder::Recorder, session::Session};
@@ -54,6 +56,7 @@ pub(crate) struct Capture {
     pub(crate) scope: Scope,
     pub(crate) recorder: Recorder,
     pub(crate) lookup: Lookup,
+    pub(crate) senders: Senders,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) board: Board,
     pub(crate) health: Health,
@@ -71,6 +74,7 @@ pub(crate) struct Parts {
     pub(crate) bot_name: BotName,
     pub(crate) recorder: Recorder,
     pub(crate) lookup: Lookup,
+    pub(crate) senders: Senders,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) board: Board,
     pub(crate) health: Health,
@@ -88,6 +92,7 @@ impl Capture {
             bot_name,
             recorder,
             lookup,
+            senders,
             presence,
             board,
             health,
@@ -104,6 +109,7 @@ impl Capture {
             scope,
             recorder,
             lookup,
+            senders,
             presence,
             board,
             health,

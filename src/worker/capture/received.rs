@@ -19,6 +19,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Opened {
     pub(crate) raw: String,
+    pub(crate) sender: String,
     pub(crate) trust: Trust,
     pub(crate) device_id: Option<String>,
     pub(crate) session_id: Option<String>,
@@ -121,6 +122,7 @@ pub(crate) async fn decrypt(room: &Room, raw: &RawValue, history: bool) -> Recei
 fn open(raw: String, info: &EncryptionInfo) -> Opened {
     Opened {
         raw,
+        sender: info.sender.to_string(),
         trust: trust(info),
         device_id: info.sender_device.as_ref().map(ToString::to_string),
         session_id: info.session_id().map(str::to_owned),
@@ -129,7 +131,7 @@ fn open(raw: String, info: &EncryptionInfo) -> Opened {
 
 /// How far the sender can be believed. The bot verifies nobody, so that a device which its owner
 /// has signed is the best there is.
-fn trust(info: &EncryptionInfo) -> Trust {
+pub(super) fn trust(info: &EncryptionInfo) -> Trust {
     if info.forwarder.is_some() {
         return Trust::Forwarded;
     }

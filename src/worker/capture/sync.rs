@@ -139,7 +139,8 @@ impl Capture {
             let newest = timeline.events.iter().rev().find_map(TimelineEvent::event_id);
             for event in &timeline.events {
                 let cipher = event.event_id().and_then(|id| ciphertexts.remove(&id));
-                let received = Received::from_timeline(room.as_str(), event, cipher);
+                let received =
+                    self.senders.judge(Received::from_timeline(room.as_str(), event, cipher)).await;
                 collector.take(&received, false).await?;
             }
             let last = last_event_cursor(room.as_str());
@@ -191,7 +192,7 @@ impl Capture {
         self.metrics.backfilled(page.events.len());
         for event in &page.events {
             let received = match &room {
-                Some(room) => decrypt(room, event, span.until.is_none()).await,
+                Some(room) => self.senders.judge(decrypt(room, event, span.until.is_none()).await).await,
                 None => Received::plain(&span.room, event),
             };
             reached |= received.event_id.is_some() && received.event_id == span.until;
@@ -231,8 +232,7 @@ impl Capture {
         let check = error.check();
         self.board.set(|report| {
             report.recording = Check::failed("SyncFailing", format!("rooms: off: {}", check.message));
-            if matches!(error, SessionError::DeviceRemoved | SessionError::Locked | SessionError::Deactivated)
-            {
+            if error.ends_session() {
                 report.encryption = check;
             }
         });

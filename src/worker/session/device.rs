@@ -7,14 +7,18 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use matrix_sdk::{
-    Client, SessionMeta, SessionTokens,
+    Client, HttpError, SessionMeta, SessionTokens,
     authentication::matrix::MatrixSession,
     config::{RequestConfig, SyncSettings, SyncToken},
     cross_process_lock::CrossProcessLockConfig,
     encryption::{BackupDownloadStrategy, EncryptionSettings},
     ruma::{
         OwnedDeviceId, UserId as RumaUserId,
-        api::client::{filter::FilterDefinition, session::get_login_types::v3::LoginType},
+        api::client::{
+            filter::FilterDefinition,
+            session::{get_login_types::v3::LoginType, login},
+            uiaa::{MatrixUserIdentifier, UserIdentifier},
+        },
         presence::PresenceState,
     },
     store::RoomLoadSettings,
@@ -107,22 +111,52 @@ pub(super) async fn log_in(settings: &Settings, number: u32) -> Result<(Client, 
         std::fs::remove_dir_all(&store).map_err(|error| volume("cannot remove a folder", &error))?;
     }
     let client = build(settings, number).await?;
-    let auth = client.matrix_auth();
-    let offered = auth.get_login_types().await.map_err(|error| classify_http(&error))?;
+    let offered = client.matrix_auth().get_login_types().await.map_err(|error| classify_http(&error))?;
     if !offered.flows.iter().any(|flow| matches!(flow, LoginType::Password(_))) {
         return Err(SessionError::PasswordLoginDisabled);
     }
     let device = format!("{}-{number}", settings.secrets.device_prefix);
-    let response = auth
-        .login_username(settings.user.as_str(), settings.secrets.password.expose_secret())
-        .device_id(&device)
-        .initial_device_display_name("EMS bot worker")
-        .send()
-        .await
-        .map_err(|error| login_error(&error))?;
-    keep_token(&client, response.access_token).await?;
+    let device = DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?;
+    let token = request_token(&client, settings, &device).await?;
+    keep_token(&client, token.clone()).await?;
+    enter(&client, settings, &device, token).await?;
     client.encryption().wait_for_e2ee_initialization_tasks().await;
-    Ok((client, DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?))
+    Ok((client, device))
+}
+
+/// One login, not the SDK's own: that one waits in silence for as long as a limited homeserver asks.
+async fn request_token(
+    client: &Client,
+    settings: &Settings,
+    device: &DeviceId,
+) -> Result<String, SessionError> {
+    let user = UserIdentifier::Matrix(MatrixUserIdentifier::new(settings.user.as_str().to_owned()));
+    let password = settings.secrets.password.expose_secret().to_owned();
+    let mut request =
+        login::v3::Request::new(login::v3::LoginInfo::Password(login::v3::Password::new(user, password)));
+    request.device_id = Some(OwnedDeviceId::from(device.as_str()));
+    request.initial_device_display_name = Some("EMS bot worker".to_owned());
+    match client.send(request).await {
+        Ok(response) => Ok(response.access_token),
+        Err(error) => Err(login_error(&error)),
+    }
+}
+
+/// Gives a client its session.
+async fn enter(
+    client: &Client,
+    settings: &Settings,
+    device: &DeviceId,
+    access_token: String,
+) -> Result<(), SessionError> {
+    let user_id = RumaUserId::parse(settings.user.as_str())
+        .map_err(|_| SessionError::Client { problem: "the user id is not one".to_owned() })?;
+    let session = MatrixSession {
+        meta: SessionMeta { user_id, device_id: OwnedDeviceId::from(device.as_str()) },
+        tokens: SessionTokens { access_token, refresh_token: None },
+    };
+    let entered = client.matrix_auth().restore_session(session, RoomLoadSettings::default()).await;
+    entered.map_err(|error| classify(&error))
 }
 
 /// Uploads the device's keys, as the SDK does with every sync. What the sync answers is left out, and
@@ -137,8 +171,8 @@ pub(super) async fn announce(client: &Client) -> Result<(), SessionError> {
 }
 
 /// A login that is refused means the password, not a token.
-fn login_error(error: &matrix_sdk::Error) -> SessionError {
-    match classify(error) {
+fn login_error(error: &HttpError) -> SessionError {
+    match classify_http(error) {
         SessionError::Refused { status: 403, .. } | SessionError::DeviceRemoved => {
             SessionError::PasswordRefused
         }
@@ -175,17 +209,7 @@ pub(super) async fn open(
         .map_err(|error| SessionError::Volume { problem: error.to_string() })?
         .and_then(|token| String::from_utf8(token).ok())
         .ok_or_else(|| SessionError::Volume { problem: "the crypto store holds no token".to_owned() })?;
-    let user_id = RumaUserId::parse(settings.user.as_str())
-        .map_err(|_| SessionError::Client { problem: "the user id is not one".to_owned() })?;
-    let session = MatrixSession {
-        meta: SessionMeta { user_id, device_id: OwnedDeviceId::from(device.as_str()) },
-        tokens: SessionTokens { access_token: token, refresh_token: None },
-    };
-    client
-        .matrix_auth()
-        .restore_session(session, RoomLoadSettings::default())
-        .await
-        .map_err(|error| classify(&error))?;
+    enter(&client, settings, device, token).await?;
     Ok(client)
 }
 

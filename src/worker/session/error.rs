@@ -124,6 +124,11 @@ impl Failure for SessionError {
 }
 
 impl SessionError {
+    /// Whether the homeserver does not know the device, or not let it in, any more.
+    pub(crate) fn ends_session(&self) -> bool {
+        matches!(self, Self::DeviceRemoved | Self::Locked | Self::Deactivated)
+    }
+
     /// The condition `EncryptionReady` that it makes.
     pub fn check(&self) -> Check {
         let (reason, advice) = match self {

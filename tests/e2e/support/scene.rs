@@ -16,9 +16,14 @@ pub struct Scene {
 impl Scene {
     /// With these people signed in; homeserver, database and namespace get a name that begins with `prefix`.
     pub async fn set(prefix: &str, people: &[&str]) -> Self {
+        Self::set_with(prefix, people, &[], None).await
+    }
+
+    /// As [`Scene::set`], with options for [`Synapse::up_with`].
+    pub async fn set_with(prefix: &str, people: &[&str], options: &[&str], extra: Option<&str>) -> Self {
         let name = unique(prefix);
         println!("== {name}: homeserver, database, namespace, {people:?}");
-        let synapse = Synapse::up(&name);
+        let synapse = Synapse::up_with(&name, options, extra);
         let database = Database::tenant(&name);
         let tenant = Tenant::create(&name, true).await;
         tenant.give_secrets(&synapse, &database).await;

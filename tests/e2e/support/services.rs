@@ -49,6 +49,9 @@ pub struct Synapse {
     pub host_url: String,
     /// As pods reach it, admin API included.
     pub pod_url: String,
+    /// As pods reach it with TLS; the certificate is of the authority in `ca_file`.
+    pub pod_tls_url: String,
+    pub ca_file: PathBuf,
     /// As this process reaches it through the public proxy, admin API refused.
     pub host_public_url: String,
     /// As pods reach the public proxy.
@@ -82,6 +85,8 @@ impl Synapse {
             server_name: text(&value, "server_name"),
             host_url: text(&value, "host_internal_url"),
             pod_url: text(&value, "pod_internal_url"),
+            pod_tls_url: text(&value, "pod_internal_tls_url"),
+            ca_file: text(&value, "ca_file").into(),
             host_public_url: text(&value, "host_public_url"),
             pod_public_url: text(&value, "pod_public_url"),
             pod_names: serde_json::from_value(value["pod_names"].clone()).unwrap(),
