@@ -76,12 +76,10 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     }
     match outcome {
         Ok(_) => Ok(ExitCode::SUCCESS),
-        Err(error) if is_refusal(&error) => {
-            // The exit code says more than a plain failure, so the message is written here.
+        Err(error) => {
             let _closed = writeln!(std::io::stderr(), "error: {}", sentence(&error));
-            Ok(ExitCode::from(4))
+            Ok(ExitCode::from(if is_refusal(&error) { 4 } else { 1 }))
         }
-        Err(error) => Err(error),
     }
 }
 
@@ -167,6 +165,9 @@ fn sentence(error: &anyhow::Error) -> String {
         } else if !line.ends_with(&cause) {
             line = format!("{line}: {cause}");
         }
+    }
+    if let Some(advice) = error.downcast_ref().and_then(StoreError::advice) {
+        line = format!("{line}; {advice}");
     }
     let line: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     line[..line.floor_char_boundary(4_000)].to_owned()

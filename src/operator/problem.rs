@@ -33,7 +33,11 @@ fn homeserver(error: &HomeserverError, credential: Option<&SecretKeyRef>) -> Che
     });
     let put = |what: &str| format!("put {what} into {place}");
     let (reason, hint) = match error {
-        HomeserverError::Unreachable { .. } => ("HomeserverUnreachable", "it is tried again"),
+        HomeserverError::Unreachable { .. } => (
+            "HomeserverUnreachable",
+            "it is tried again; check spec.homeserver.url, network policies and, for a certificate of a private \
+             authority, spec.homeserver.caSecretRef",
+        ),
         HomeserverError::Server { .. } => ("HomeserverFailing", "it is tried again"),
         HomeserverError::RateLimited { .. } => ("HomeserverRateLimited", "it is tried again later"),
         HomeserverError::CredentialRefused { .. } => {

@@ -11,6 +11,7 @@ use super::{
     context::Ctx,
     dereference::{self, dereference},
     error::{Error, Problem},
+    labels::{FIELD_MANAGER, FINALIZER},
     names::Names,
     secrets::ensure_secrets_exist,
     seen::Complete,
@@ -22,7 +23,7 @@ use super::{
 use crate::{
     crd::{Bot, TrailStatus},
     domain::worker::Check,
-    kube_util::events::Notice,
+    kube_util::{apply::add_finalizer, events::Notice},
 };
 
 /// What is known so far; an error leaves in it what was reached before.
@@ -73,6 +74,9 @@ pub(super) async fn complete<B: Bot>(
     let (server_name, username) = account_of(bot)?;
     let claims = (ctx.claims)(&server_name, &username);
     let valid = validate(bot, names, &found, &claims)?;
+    // Before the first thing that has to be taken back, and not before: a bot that nothing was made for, in a namespace
+    // that the operator may not enter for example, can be deleted without it.
+    add_finalizer(&ctx.client, FIELD_MANAGER, bot, FINALIZER).await?;
 
     let generated = Box::pin(ensure_secrets_exist(ctx, &valid, &found)).await?;
     progress.facts.phrase_secret = Some(names.backup_phrase());

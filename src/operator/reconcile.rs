@@ -15,7 +15,7 @@ use super::{
     context::Ctx,
     entropy::{self, jitter},
     error::{Aspect, Error},
-    labels::{FIELD_MANAGER, FINALIZER},
+    labels::FIELD_MANAGER,
     metrics::Outcome,
     names::Names,
     problem::explain,
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     crd::{Bot, annotations, common::AdminApi},
     domain::{Failure as _, Retry},
-    kube_util::{apply::add_finalizer, apply_status, conditions::is_true, events::Notice},
+    kube_util::{apply_status, conditions::is_true, events::Notice},
 };
 
 /// While a worker is not ready its pod is looked at this often: no watch tells why it is not.
@@ -71,7 +71,6 @@ async fn reconcile_bot<B: Bot>(bot: &B, ctx: &Ctx) -> Result<Action, Error> {
     if let Some(why) = paused(bot, ctx) {
         return report_paused(bot, ctx, why).await;
     }
-    add_finalizer(&ctx.client, FIELD_MANAGER, bot, FINALIZER).await?;
     let names = Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default());
     let mut progress = Progress::new();
     let result = Box::pin(provision(bot, ctx, &names, &mut progress)).await;

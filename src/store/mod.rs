@@ -119,6 +119,28 @@ pub enum StoreError {
     Query(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
+impl StoreError {
+    /// What to check about it, for a person, where the message does not say.
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Login(_) => Some("check user, password and name of the database in its Secret"),
+            Self::TransactionPooling => Some("of CloudNativePG: the `-rw` service"),
+            Self::Unavailable(_) => Some(
+                "check host, port, network policies and, for a certificate of a private authority, \
+                 spec.database.caSecretRef",
+            ),
+            Self::Full(_) => Some("give the database more space, or connect to the primary"),
+            Self::Query(_) => Some("look at the logs of the database"),
+            Self::SchemaTooNew { .. }
+            | Self::SchemaTooOld { .. }
+            | Self::MayNotCreateRoles { .. }
+            | Self::LostSequencer
+            | Self::NotContinuing(_)
+            | Self::Inconsistent { .. } => None,
+        }
+    }
+}
+
 impl Failure for StoreError {
     fn category(&self) -> &'static str {
         match self {

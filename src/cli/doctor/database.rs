@@ -3,14 +3,11 @@
 use std::time::Duration;
 
 use super::report::Report;
-use crate::{
-    domain::Failure,
-    store::{
-        StoreError,
-        pg::{
-            Endpoint,
-            inspect::{Inspection, inspect},
-        },
+use crate::store::{
+    StoreError,
+    pg::{
+        Endpoint,
+        inspect::{Inspection, inspect},
     },
 };
 
@@ -40,7 +37,12 @@ pub(super) async fn check(report: &mut Report, target: &Target) {
                 StoreError::TransactionPooling => "pooling",
                 _ => "connection",
             };
-            report.fail(AREA, check, with_cause(&error), advice(&error));
+            report.fail(
+                AREA,
+                check,
+                with_cause(&error),
+                error.advice().unwrap_or("do what the message says"),
+            );
         }
     }
 }
@@ -121,20 +123,4 @@ fn with_cause(error: &StoreError) -> String {
     }
     let (outer, inner) = (error.to_string(), cause.to_string());
     if outer == inner { outer } else { format!("{outer}: {inner}") }
-}
-
-fn advice(error: &StoreError) -> &'static str {
-    match error.category() {
-        "login" => "check user and password in the database Secret",
-        "transaction_pooling" => {
-            "use the address of the server itself, or a pooler in session mode (of CloudNativePG: the \
-             `-rw` service)"
-        }
-        "unavailable" => {
-            "check host, port, certificate authority and network policies; a database that only the \
-             cluster reaches needs doctor to run there"
-        }
-        "full" => "give the database more space, or connect to the primary",
-        _ => "look at the logs of the database",
-    }
 }

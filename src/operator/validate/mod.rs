@@ -248,8 +248,9 @@ fn check_destination(secret: &Secret, url: &str) -> Result<(), Problem> {
 
 /// The problem that a referenced Secret does not exist.
 fn missing(name: &str, keys: &[&str], problem: fn(&'static str, String) -> Problem) -> Problem {
+    let noun = if keys.len() == 1 { "key" } else { "keys" };
     let keys = keys.join(", ");
-    problem("SecretMissing", format!("Secret {name} does not exist; create it with the keys {keys}"))
+    problem("SecretMissing", format!("Secret {name} does not exist; create it with the {noun} {keys}"))
 }
 
 /// The certificates under the key of a CA Secret.

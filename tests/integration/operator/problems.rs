@@ -225,6 +225,11 @@ async fn a_namespace_that_did_not_opt_in_gets_the_command() {
     let command = "kubectl create rolebinding ems-bots-tenant --namespace tenant --clusterrole ems-bots-tenant \
                    --serviceaccount ems-bots-system:ems-bots-operator";
     assert!(message.contains(command), "{message}");
+    let bot = world.api.get("auditbots", NAMESPACE, "auditbot").unwrap();
+    assert!(
+        bot["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty),
+        "nothing has to be taken back: {bot}"
+    );
     world.api.clear_faults();
     world.settle::<AuditBot>(&world.start()).await;
     assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
