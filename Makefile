@@ -28,7 +28,8 @@ fmt: ## Format the code
 	cargo fmt
 
 lint: ## Lints with warnings denied
-	cargo clippy --locked --all-targets --test e2e -- -D warnings
+	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --test e2e -- -D warnings
 
 doc: ## API documentation with warnings denied
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items

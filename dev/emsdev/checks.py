@@ -20,9 +20,11 @@ def check() -> None:
     with step("check"):
         product.cargo("format", "fmt", "--all", "--check")
         _check_commit_hygiene()
-        product.cargo(
-            "lints", "clippy", "--locked", "--quiet", "--all-targets", "--test", "e2e", "--", "-D", "warnings"
-        )
+        # "All targets" are those that a plain `cargo test` runs, and the end-to-end tests are none of them.
+        for targets in (("--all-targets",), ("--test", "e2e")):
+            product.cargo(
+                f"lints {' '.join(targets)}", "clippy", "--locked", "--quiet", *targets, "--", "-D", "warnings"
+            )
         product.cargo(
             "API documentation",
             *("doc", "--locked", "--quiet", "--no-deps", "--document-private-items"),
@@ -56,7 +58,7 @@ def test() -> None:
     with step("test"):
         check()
         try:
-            end_to_end(_THEMES)
+            end_to_end()
         except StepError:
             note("what the tests started is left running for you to look at; `make down` removes it")
             raise
@@ -67,33 +69,35 @@ def test() -> None:
     note(f"test took {time.monotonic() - started:.0f} s")
 
 
-# The themes of tests/e2e that `make test` runs. The others are compiled and linted with them, and run by name:
-# dev/run names the environment they need (see docs/development.md).
-_THEMES = ("examples::", "security::the_operators_token")
+# Tests of tests/e2e that measure time, count everybody's writes or kill the operator: nothing may run beside them.
+_ALONE = ("coverage::", "faults_database::each_", "faults_homeserver::each_", "idle::", "tenants::an_operator_")
 
 
-def end_to_end(filters: Sequence[str]) -> None:
+def end_to_end(filters: Sequence[str] = ()) -> None:
     """Tests of tests/e2e whose names contain one of `filters` (all of them if there is none), against this checkout's
     operator. Brings up what they need and leaves it running."""
     name = product.bring_up()
     postgres.up()
     python_environment("synapse", REQUIREMENTS)
     node.client_argv()
-    with step("end-to-end tests"):
-        environment = {
-            "KUBECONFIG": str(cluster.kubeconfig_path()),
-            "PATH": f"{binaries.tools()}:{os.environ['PATH']}",
-            "HELM": str(binaries.helm() / "helm"),
-            "EMS_TEST_IMAGE": name,
-            "EMS_TEST_SYSTEM_NAMESPACE": product.SYSTEM_NAMESPACE,
-            **postgres.test_environment(),
-        }
-        # One at a time: each brings up homeservers and pods of its own, and two cores are all there is.
-        product.cargo(
-            "tests/e2e",
-            *("test", "--locked", "--quiet", "--test", "e2e", "--", "--test-threads", "1", *filters),
-            env=environment,
-        )
+    environment = {
+        "KUBECONFIG": str(cluster.kubeconfig_path()),
+        "PATH": f"{binaries.tools()}:{os.environ['PATH']}",
+        "HELM": str(binaries.helm() / "helm"),
+        "EMS_TEST_IMAGE": name,
+        "EMS_TEST_SYSTEM_NAMESPACE": product.SYSTEM_NAMESPACE,
+        **postgres.test_environment(),
+    }
+
+    def run(title: str, *options: str) -> None:
+        product.cargo(title, "test", "--locked", "--test", "e2e", "--", *options, env=environment)
+
+    if filters:
+        run("tests/e2e by name", "--nocapture", "--test-threads", "1", *filters)
+        return
+    # Most of the time they wait for pods: two of them share two cores well.
+    run("tests/e2e, two at a time", "--test-threads", "2", *(word for name in _ALONE for word in ("--skip", name)))
+    run("tests/e2e, one at a time", "--nocapture", "--test-threads", "1", *_ALONE)
 
 
 def generate(only_check: bool) -> None:

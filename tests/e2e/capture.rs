@@ -114,7 +114,8 @@ async fn an_encrypted_conversation_is_in_the_trail_once_whatever_is_killed() {
     println!("-- stop and start are records");
     assert_eq!(stage.worker.stop().await, 0);
     assert_eq!(stage.worker.of_action("worker.stopped").await.len(), 1);
-    assert!(stage.worker.of_action("worker.started").await.len() >= 5);
+    // The first, the last of those that were killed, and this one: who was killed at once said nothing.
+    assert!(stage.worker.of_action("worker.started").await.len() >= 3);
     let log = stage.worker.log();
     for secret in [&stage.worker.password, &stage.worker.phrase, "sell everything"] {
         assert!(!log.contains(secret), "the log holds no secret and no message");

@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Database, Scene, leaks,
+    Database, Scene, Trail, leaks,
     sql::{copy_database, count, drop_database, offline, psql, sql, swap_database},
     unique,
     writes::writes_within,
@@ -35,7 +35,7 @@ async fn each_fault_of_a_database_is_a_condition_that_says_what_to_do() {
         ("nodatabase", but("dbname", "no_such_database"), &["no_such_database"]),
         ("limited", limited.secret.clone(), &["CREATE ROLE", "LOGIN"]),
         ("pooled", pooled.secret.clone(), &["pool", "transaction"]),
-        ("wrongca", good.clone(), &["certificate"]),
+        ("wrongca", good.clone(), &["certificate", "caSecretRef"]),
     ];
     for (name, secret, _) in &faults {
         scene.tenant.secret(&format!("db-{name}"), secret, &json!({})).await;
@@ -185,11 +185,39 @@ async fn a_running_worker_loses_nothing_with_its_database() {
     trail.wait_for_text("while it was read-only").await;
     scene.tenant.wait_ready("AuditBot", "auditbot").await;
 
+    a_full_disk_loses_nothing(&mut scene, &room, &trail).await;
     an_older_backup_is_not_appended_to(&mut scene, &room).await;
-    for text in ["with a database", "without a database", "while it was read-only", "after the backup"] {
+    for text in [
+        "with a database",
+        "without a database",
+        "while it was read-only",
+        "on a full disk",
+        "after the backup",
+    ] {
         assert_eq!(trail.count_text(text), 1, "{text:?} is recorded exactly once");
     }
     scene.end().await;
+}
+
+/// What Postgres answers when its disk is full, from a trigger.
+async fn a_full_disk_loses_nothing(scene: &mut Scene, room: &str, trail: &Trail) {
+    println!("-- the disk of the database is full");
+    let name = scene.database.name.clone();
+    sql(
+        &name,
+        "CREATE FUNCTION auditbot.full_disk() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             RAISE EXCEPTION USING ERRCODE = 'disk_full', MESSAGE = 'could not extend file: No space left on device';
+         END $$;
+         CREATE TRIGGER full_disk BEFORE INSERT ON auditbot.envelope FOR EACH ROW
+             EXECUTE FUNCTION auditbot.full_disk()",
+    );
+    scene.client.send("alice", room, "on a full disk");
+    let reason = "DatabaseCannotWrite";
+    let message = scene.tenant.wait_condition("AuditBot", "auditbot", "DatabaseReady", "False", reason).await;
+    assert!(message.contains("space"), "{message}");
+    sql(&name, "DROP TRIGGER full_disk ON auditbot.envelope; DROP FUNCTION auditbot.full_disk");
+    trail.wait_for_text("on a full disk").await;
+    scene.tenant.wait_ready("AuditBot", "auditbot").await;
 }
 
 async fn an_older_backup_is_not_appended_to(scene: &mut Scene, room: &str) {
@@ -223,8 +251,9 @@ async fn an_older_backup_is_not_appended_to(scene: &mut Scene, room: &str) {
     assert_eq!(count(&name, "SELECT size FROM auditbot.head"), old, "nothing is appended to the old copy");
     println!("-- the right one is back");
     swap_database(&name, &live, &backup);
-    trail.wait_for_text("while the old copy was there").await;
+    // It is looked at again at the pace of what only a person mends.
     scene.tenant.wait_ready("AuditBot", "auditbot").await;
+    trail.wait_for_text("while the old copy was there").await;
     drop_database(&backup);
     psql(&trail.reader_url, "SELECT 1").unwrap();
 }
