@@ -9,10 +9,12 @@ pub mod acts;
 mod carry_out;
 mod entries;
 pub mod facts;
+mod interface;
 pub mod planner;
 mod puppet;
 pub mod runner;
 mod spaces;
 
 pub use acts::{Act, ActLog, ActLogError, ActOutcome, SentEvent};
-pub use runner::{Control, CoverageState, Hint, Problem, Runner, RunnerSettings};
+pub use interface::{Control, CoverageState, Hint, Problem, RunnerSettings};
+pub use runner::Runner;

@@ -19,70 +19,15 @@ use super::{
     carry_out::{Context, Errand, Memory, Visit, VisitError},
     entries::Entries,
     facts::Surroundings,
+    interface::{Control, CoverageState, Hint, Problem, RunnerSettings},
     planner::Identity,
     puppet::Puppet,
     spaces,
 };
 use crate::{
-    domain::{Clock, Failure, Retry, RoomId, selection::RoomSelection, worker::RoomTotals},
+    domain::{Clock, Failure, Retry, RoomId, selection::RoomSelection},
     homeserver::{Connect, HomeserverError, Session},
 };
-
-/// How the loop runs.
-#[derive(Debug, Clone)]
-pub struct RunnerSettings {
-    /// Time between two listings; longer when a listing is slow, so that polling takes a tenth of
-    /// the homeserver's time at most.
-    pub poll: Duration,
-    /// A room without any sign of change is looked at again after this.
-    pub recheck: Duration,
-    /// Rooms visited at once. More than a few gain nothing: Synapse handles them one after another.
-    pub concurrency: usize,
-}
-
-impl Default for RunnerSettings {
-    fn default() -> Self {
-        Self { poll: Duration::from_secs(1), recheck: Duration::from_mins(10), concurrency: 4 }
-    }
-}
-
-/// The wishes of the custom resource; a change takes effect at once.
-#[derive(Debug, Clone, Default)]
-pub struct Control {
-    /// Rooms to be in.
-    pub selection: RoomSelection,
-    /// Look, but do not act.
-    pub paused: bool,
-}
-
-/// What the bot's own sync saw.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Hint {
-    /// The bot's membership or power in a room changed.
-    Room(RoomId),
-    /// The bot was invited.
-    Invited(RoomId),
-}
-
-/// Why coverage stands still.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Kind of the error.
-    pub category: &'static str,
-    /// What happened, without secrets.
-    pub message: String,
-}
-
-/// What the loop says of itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct CoverageState {
-    /// Every room has been looked at since the start.
-    pub is_complete: bool,
-    /// Rooms by state.
-    pub totals: RoomTotals,
-    /// Set while the homeserver does not let us work.
-    pub problem: Option<Problem>,
-}
 
 /// The loop's parts; [`Self::run`] runs it.
 pub struct Runner {

@@ -12,7 +12,6 @@ use kube::{
     core::{ApiResource, DynamicObject, PartialObjectMeta, PartialObjectMetaExt as _},
     runtime::controller::Action,
 };
-use serde_json::Value;
 
 use super::{
     account::told,
@@ -22,52 +21,15 @@ use super::{
     error::Error,
     goodbye::{Goodbye, leave_homeserver},
     labels::{FIELD_MANAGER, FINALIZER},
+    leaving::Leaving,
     names::Names,
     problem::explain,
     status, trail,
 };
 use crate::{
-    crd::{Bot, annotations, common::DeletionPolicy},
-    domain::trail::TrailPoint,
+    crd::{Bot, annotations},
     kube_util::{self, apply::remove_finalizer, apply_status, error::describe_name, orphans},
 };
-
-/// What can be read of a bot whatever its specification looks like.
-#[derive(Debug, Clone)]
-pub struct Leaving {
-    /// Metadata.
-    pub metadata: ObjectMeta,
-    /// `spec.deletionPolicy`; what cannot be read is the most careful one.
-    pub policy: DeletionPolicy,
-    /// Where the trail stood.
-    pub trail: Option<TrailPoint>,
-    /// The trail has its last record.
-    pub closed: bool,
-    /// User id of the bot, once there was one.
-    pub user_id: Option<String>,
-}
-
-impl Leaving {
-    fn read(object: DynamicObject) -> Self {
-        let data = &object.data;
-        let trail = data.pointer("/status/trail").cloned();
-        Self {
-            policy: data
-                .pointer("/spec/deletionPolicy")
-                .and_then(|policy| serde_json::from_value(policy.clone()).ok())
-                .unwrap_or_default(),
-            closed: trail.as_ref().is_some_and(|trail| trail["closed"] == true),
-            trail: trail.and_then(|trail| serde_json::from_value(trail).ok()),
-            user_id: data.pointer("/status/userID").and_then(Value::as_str).map(ToOwned::to_owned),
-            metadata: object.metadata,
-        }
-    }
-
-    fn is_abandoned(&self) -> bool {
-        let annotations = self.metadata.annotations.as_ref();
-        annotations.and_then(|a| a.get(annotations::ABANDON_CLEANUP)).is_some_and(|value| value == "true")
-    }
-}
 
 /// Does what must be done before the bot may go, then lets it go.
 pub async fn clean_up<B: Bot>(ctx: &Ctx, metadata: &ObjectMeta, bot: Option<&B>) -> Result<Action, Error> {

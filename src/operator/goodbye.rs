@@ -6,12 +6,12 @@ use secrecy::ExposeSecret as _;
 
 use super::{
     account::{session_of, told},
-    cleanup::Leaving,
     context::{Ctx, HomeserverTarget},
     dereference,
     error::Error,
     generated::text,
     labels,
+    leaving::Leaving,
     names::Names,
 };
 use crate::{

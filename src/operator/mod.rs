@@ -19,6 +19,7 @@ mod fixtures;
 pub mod generated;
 pub mod goodbye;
 pub mod labels;
+pub mod leaving;
 pub mod metrics;
 pub mod names;
 pub mod problem;

@@ -16,7 +16,7 @@ use matrix_sdk::{
     sync::SyncResponse,
 };
 
-use super::sync::{LONG_POLL, filter};
+use super::filter::{LONG_POLL, filter};
 
 /// The ciphertext events by their id; what cannot be had is missing.
 pub(super) async fn of(

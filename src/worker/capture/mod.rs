@@ -2,6 +2,7 @@
 
 mod ciphertext;
 mod collector;
+mod filter;
 mod history;
 mod late_keys;
 mod lookup;
@@ -12,10 +13,11 @@ mod sync;
 use std::sync::Arc;
 
 pub(crate) use self::{
+    filter::filter as sync_filter,
     late_keys::{LateKeys, Rooms},
     lookup::Lookup,
     senders::Senders,
-    sync::{CURSOR, filter as sync_filter, last_event_cursor},
+    sync::{CURSOR, last_event_cursor},
 };
 use super::{board::Board, metrics::Metrics, ports::Presence, recorder::Recorder, session::Session};
 use crate::{

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
@@ -16,6 +17,9 @@ use crate::{domain::record::Trust, worker::recorder::Recorder};
 
 /// A sender without a cross-signed device costs one request in this time.
 const AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(1);
+
+/// How long capture waits for the devices of one sender, whose own homeserver may be down.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Senders whose devices were asked for.
 ///
@@ -51,11 +55,19 @@ impl Senders {
         if !self.is_due(&sender) {
             return None;
         }
-        if let Err(error) = self.client.encryption().request_user_identity(&sender).await {
-            // The next message asks again.
-            self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&sender);
-            tracing::warn!(%error, "cannot ask for a sender's devices");
-            return None;
+        let encryption = self.client.encryption();
+        match tokio::time::timeout(PATIENCE, encryption.request_user_identity(&sender)).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => {
+                // The next message asks again.
+                self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&sender);
+                tracing::warn!(%error, "cannot ask for a sender's devices");
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!(%sender, "a sender's devices are not told in time");
+                return None;
+            }
         }
         room.get_encryption_info(session, &sender).await.map(|info| trust(&info))
     }

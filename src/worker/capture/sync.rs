@@ -5,12 +5,7 @@ use std::time::Duration;
 use matrix_sdk::{
     config::{SyncSettings, SyncToken},
     deserialized_responses::TimelineEvent,
-    ruma::{
-        RoomId as RumaRoomId,
-        api::client::filter::{Filter, FilterDefinition, RoomEventFilter},
-        presence::PresenceState,
-        uint,
-    },
+    ruma::{RoomId as RumaRoomId, presence::PresenceState},
     sync::{State, SyncResponse},
 };
 use tokio_util::sync::CancellationToken;
@@ -18,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Capture, ciphertext,
     collector::Collector,
+    filter::{LONG_POLL, filter},
     history::{Span, read_page},
     received::{Received, decrypt},
 };
@@ -31,19 +27,7 @@ use crate::{
     },
 };
 
-pub(super) const LONG_POLL: Duration = Duration::from_secs(30);
 pub(crate) const CURSOR: &str = "matrix:sync";
-
-/// What the bot wants of /sync. Synapse sends at most 100 events of a room whatever is asked for.
-pub(crate) fn filter() -> FilterDefinition {
-    let mut filter = FilterDefinition::with_lazy_loading();
-    filter.presence = Filter::ignore_all();
-    filter.room.ephemeral = RoomEventFilter::ignore_all();
-    filter.room.account_data = RoomEventFilter::ignore_all();
-    filter.room.timeline.limit = Some(uint!(100));
-    filter.room.timeline.lazy_load_options = filter.room.state.lazy_load_options;
-    filter
-}
 
 /// Cursor of the newest event of a room that sync has told: where the next gap ends.
 pub(crate) fn last_event_cursor(room: &str) -> String {

@@ -1,0 +1,61 @@
+//! What goes into the loop and what comes out of it.
+
+use tokio::time::Duration;
+
+use crate::domain::{RoomId, selection::RoomSelection, worker::RoomTotals};
+
+/// How the loop runs.
+#[derive(Debug, Clone)]
+pub struct RunnerSettings {
+    /// Time between two listings; longer when a listing is slow, so that polling takes a tenth of
+    /// the homeserver's time at most.
+    pub poll: Duration,
+    /// A room without any sign of change is looked at again after this.
+    pub recheck: Duration,
+    /// Rooms visited at once. More than a few gain nothing: Synapse handles them one after another.
+    pub concurrency: usize,
+}
+
+impl Default for RunnerSettings {
+    fn default() -> Self {
+        Self { poll: Duration::from_secs(1), recheck: Duration::from_mins(10), concurrency: 4 }
+    }
+}
+
+/// The wishes of the custom resource; a change takes effect at once.
+#[derive(Debug, Clone, Default)]
+pub struct Control {
+    /// Rooms to be in.
+    pub selection: RoomSelection,
+    /// Look, but do not act.
+    pub paused: bool,
+}
+
+/// What the bot's own sync saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hint {
+    /// The bot's membership or power in a room changed.
+    Room(RoomId),
+    /// The bot was invited.
+    Invited(RoomId),
+}
+
+/// Why coverage stands still.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Kind of the error.
+    pub category: &'static str,
+    /// What happened, without secrets.
+    pub message: String,
+}
+
+/// What the loop says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CoverageState {
+    /// Every room has been looked at since the start.
+    pub is_complete: bool,
+    /// Rooms by state.
+    pub totals: RoomTotals,
+    /// Set while the homeserver does not let us work.
+    pub problem: Option<Problem>,
+}
