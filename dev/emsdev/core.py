@@ -199,8 +199,9 @@ def file_lock(path: Path, what: str) -> Iterator[None]:
             waiting = True
             fcntl.flock(file, fcntl.LOCK_EX)
         # The holder before us removed the file: what we hold then is the lock of a file that nobody else will find.
-        if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                break
         file.close()
     try:
         yield
