@@ -86,6 +86,13 @@ async fn sign_in(scene: &mut Scene, bot: &str) -> (String, String) {
     (session, account["password"].clone())
 }
 
+/// Lets a bot make its identity anew. Ready follows `EncryptionReady`, so it alone can be of before.
+async fn repair(scene: &Scene, bot: &str) {
+    scene.tenant.annotate("AuditBot", bot, "ems.element.io/repair-encryption", Some("yes-1")).await;
+    scene.tenant.wait_says("AuditBot", bot, "EncryptionReady", "True", &[]).await;
+    scene.tenant.wait_ready("AuditBot", bot).await;
+}
+
 async fn somebody_resets_the_identity(scene: &mut Scene, room: &str) {
     println!("-- somebody signed in as the bot resets its identity");
     let (session, password) = sign_in(scene, "reset").await;
@@ -102,8 +109,7 @@ async fn somebody_resets_the_identity(scene: &mut Scene, room: &str) {
     let trail = crate::support::Trail::of(&scene.tenant, &scene.database, "auditbot-reset", "reset").await;
     assert_eq!(trail.count_text("held by everybody"), 1, "nothing that was held is lost");
     println!("-- and a person decides to let the bot make its identity anew");
-    scene.tenant.annotate("AuditBot", "reset", "ems.element.io/repair-encryption", Some("yes-1")).await;
-    scene.tenant.wait_ready("AuditBot", "reset").await;
+    repair(scene, "reset").await;
     assert_eq!(scene.tenant.secret_data("auditbot-reset-backup-phrase").await.unwrap(), phrase);
     let approve = json!({"user": "alice", "target": scene.user_id("reset")});
     scene.client.call("approveIdentity", approve);
@@ -133,8 +139,7 @@ async fn somebody_deletes_the_backup(scene: &mut Scene) {
         )
         .await;
     println!("   {reason}: {message}");
-    scene.tenant.annotate("AuditBot", "nobackup", "ems.element.io/repair-encryption", Some("yes-1")).await;
-    scene.tenant.wait_ready("AuditBot", "nobackup").await;
+    repair(scene, "nobackup").await;
     scene.client.call("logout", json!({"user": session}));
     let (again, _) = sign_in(scene, "nobackup").await;
     scene.client.call("waitForBackup", json!({"user": again, "count": 1, "timeoutMs": 30_000}));
