@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from . import binaries, cluster, node, postgres, product
 from .base import REPO, StepError, note, sh, step
+from .layout import AUDIT_LOG
 from .service_common import python_environment
 from .synapse import REQUIREMENTS
 
@@ -69,8 +70,8 @@ def test() -> None:
     note(f"test took {time.monotonic() - started:.0f} s")
 
 
-# Tests of tests/e2e that measure time, count everybody's writes or kill the operator: nothing may run beside them.
-_ALONE = ("coverage::", "faults_database::each_", "faults_homeserver::each_", "idle::", "tenants::an_operator_")
+# Tests of tests/e2e that measure time or take the operator away from all others.
+_ALONE = ("coverage::a_new_room_", "install::", "tenants::an_operator_")
 
 
 def end_to_end(filters: Sequence[str] = ()) -> None:
@@ -84,6 +85,7 @@ def end_to_end(filters: Sequence[str] = ()) -> None:
         "KUBECONFIG": str(cluster.kubeconfig_path()),
         "PATH": f"{binaries.tools()}:{os.environ['PATH']}",
         "HELM": str(binaries.helm() / "helm"),
+        "EMS_TEST_AUDIT_LOG": str(AUDIT_LOG),
         "EMS_TEST_IMAGE": name,
         "EMS_TEST_SYSTEM_NAMESPACE": product.SYSTEM_NAMESPACE,
         **postgres.test_environment(),

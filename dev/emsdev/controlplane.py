@@ -10,6 +10,7 @@ from .api import Api, http_ok
 from .base import BRIDGE_IP, STATE, Daemon, cache_key, write
 from .layout import (
     API_PORT,
+    AUDIT_LOG,
     CONFIG,
     CONTROLLER_MANAGER_PORT,
     ETCD_PEER_PORT,
@@ -18,6 +19,7 @@ from .layout import (
     PKI,
     SCHEDULER_PORT,
     SERVICE_CIDR,
+    TEMPLATES,
 )
 
 _EXTRA_FLAGS = CONFIG / "apiserver-flags.json"
@@ -59,7 +61,7 @@ def set_extra_flags(flags: Sequence[str]) -> bool:
 
 
 def apiserver(programs: Path, certificates: str) -> Daemon:
-    extra = extra_flags()
+    extra, policy = extra_flags(), TEMPLATES / "audit-policy.yaml"
     # A file that a flag names is read at start only, so its contents are part of what the process was started with.
     pairs = [flag.partition("=")[::2] for flag in extra]
     files = [Path(value) for name, value in pairs if name.endswith(("file", "config")) and Path(value).is_file()]
@@ -88,9 +90,13 @@ def apiserver(programs: Path, certificates: str) -> Daemon:
             "--kubelet-preferred-address-types=InternalIP",
             "--allow-privileged=true",
             "--shutdown-delay-duration=0s",
+            f"--audit-policy-file={policy}",
+            f"--audit-log-path={AUDIT_LOG}",
+            "--audit-log-maxsize=200",  # MB
+            "--audit-log-maxbackup=1",
             *extra,
         ],
-        env={"EMS_CONFIG": cache_key(certificates, *files)},
+        env={"EMS_CONFIG": cache_key(certificates, policy, *files)},
         grace=2,  # it would wait for the end of every watch; what it has to keep is in etcd
     )
 

@@ -91,7 +91,7 @@ def _metrics_urls() -> dict[str, str]:
 
 def _write_env(server: Synapse, database: postgres.TenantDb, metrics: dict[str, str]) -> str:
     """`.dev/env`, which a person can source. Returns the reader's database URL."""
-    reader = reader_url(database, NAMESPACE, "auditbot")
+    reader = reader_url(database, NAMESPACE, "auditbot", "auditbot")
     values = {
         "KUBECONFIG": str(cluster.kubeconfig_path()),
         "NAMESPACE": NAMESPACE,
@@ -108,12 +108,13 @@ def _write_env(server: Synapse, database: postgres.TenantDb, metrics: dict[str, 
     return reader
 
 
-def reader_url(database: postgres.TenantDb, namespace: str, bot: str) -> str:
-    """URL with which a person reads the trail of a bot: the role that may select and nothing else."""
-    roles = product.kubectl_json("get", "secret", f"{bot}-database-roles", "--namespace", namespace)["data"]
+def reader_url(database: postgres.TenantDb, namespace: str, children: str, schema: str) -> str:
+    """URL with which a person reads the trail of a bot: the role that may select and nothing else. `children` is what
+    the names of its Secrets begin with."""
+    roles = product.kubectl_json("get", "secret", f"{children}-database-roles", "--namespace", namespace)["data"]
     assert isinstance(roles, dict)
     # As src/store/pg/names.rs makes it: roles belong to the whole server, so the database is part of the name.
-    name = f"{bot}_{hashlib.sha256(database.name.encode()).hexdigest()[:8]}_reader"
+    name = f"{schema}_{hashlib.sha256(database.name.encode()).hexdigest()[:8]}_reader"
     return replace(database, user=name, password=_decode(str(roles["reader-password"]))).url()
 
 
