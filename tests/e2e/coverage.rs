@@ -434,5 +434,7 @@ async fn accounts_are_marked_from_the_start_and_every_call_works() {
     assert!(admin.account(&bot).await.unwrap().unwrap().deactivated);
     let blocked = Settings::new(synapse.host_public_url.parse().unwrap());
     let blocked = Connection::new(&blocked).unwrap().admin(session);
-    assert_eq!(blocked.account(&bot).await.unwrap_err().category(), "not_offered");
+    let blocked = blocked.account(&bot).await.unwrap_err();
+    assert_eq!(blocked.category(), "refused");
+    assert!(blocked.to_string().contains("not reachable from outside"), "the gateway's own words: {blocked}");
 }

@@ -59,7 +59,7 @@ async fn each_fault_of_a_database_is_a_condition_that_says_what_to_do() {
     a_limited_owner_needs_the_printed_sql(&scene, &limited).await;
     newer_than_the_program(&scene, &newer).await;
     println!("-- 10 s of watching the faulty bots");
-    let written = writes_within(&scene.tenant.client, Duration::from_secs(10)).await;
+    let written = writes_within(&scene.tenant, Duration::from_secs(10)).await;
     let total: u64 = written.values().sum();
     assert!(total <= 8, "at most one write a bot: {written:?}");
     leaks::assert_no_secret_shows(&scene.tenant, &["not-the-password-0123456789"]).await;

@@ -131,7 +131,7 @@ async fn no_hot_loop(scene: &Scene, bots: usize, gates: [&Gate; 2]) {
     for gate in gates {
         gate.forget();
     }
-    let written = writes_within(&scene.tenant.client, Duration::from_secs(15)).await;
+    let written = writes_within(&scene.tenant, Duration::from_secs(15)).await;
     let total: u64 = written.values().sum();
     assert!(total <= bots as u64, "at most one write a bot: {written:?}");
     for gate in gates {

@@ -1,10 +1,13 @@
-//! When nothing changes, nothing is written: the API server's own count says so.
+//! When nothing changes, nothing is written: the API server's audit log says so.
 
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::{Scene, eventually, writes::writes_within};
+use crate::support::{
+    Scene, eventually,
+    writes::{Writes, writes_within},
+};
 
 /// The window that is watched.
 const WINDOW: Duration = Duration::from_mins(1);
@@ -14,6 +17,7 @@ const HEARTBEATS: u64 = 2;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_idle_bots_cost_no_writes() {
     let mut scene = Scene::set("idle", &["alice"]).await;
+    let from_the_start = Writes::from_now();
     scene.bots(&[("AdminBot", "adminbot", json!({})), ("AuditBot", "auditbot", json!({}))]).await;
     let room = scene.room("alice", &[], &["adminbot", "auditbot"], json!({}));
     scene.client.send("alice", &room, "the last words");
@@ -29,7 +33,7 @@ async fn two_idle_bots_cost_no_writes() {
         };
         let covered = scene.tenant.status("AuditBot", "auditbot").await["rooms"]["covered"] == json!(1);
         let before = versions().await;
-        let quiet = writes_within(&scene.tenant.client, Duration::from_secs(10)).await;
+        let quiet = writes_within(&scene.tenant, Duration::from_secs(10)).await;
         if covered && before == versions().await && quiet.is_empty() {
             Ok(())
         } else {
@@ -37,8 +41,12 @@ async fn two_idle_bots_cost_no_writes() {
         }
     })
     .await;
+    let made = from_the_start.of(&scene.tenant);
+    for what in ["ems-bots-operator patch services/", "auditbot-worker patch auditbots/status"] {
+        assert!(made.contains_key(what), "what was made is in the log: {made:?}");
+    }
     println!("-- {WINDOW:?} of silence");
-    let written = writes_within(&scene.tenant.client, WINDOW).await;
+    let written = writes_within(&scene.tenant, WINDOW).await;
     println!("   written: {written:?}");
     let heartbeats: u64 =
         written.iter().filter(|(what, _)| what.ends_with("bots/status")).map(|(_, n)| n).sum();

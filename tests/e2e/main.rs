@@ -25,6 +25,7 @@ mod faults_homeserver;
 mod faults_identity;
 mod faults_login;
 mod idle;
+mod install;
 mod provisioning;
 mod recovery;
 mod security;

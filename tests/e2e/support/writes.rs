@@ -1,77 +1,63 @@
-//! How often anybody writes to the API server, by its own count: no-op writes count too.
+//! How often the product writes to the API server, as its audit log tells: no-op writes count too, and
+//! so do those that were refused.
 
 use std::{
     collections::BTreeMap,
-    time::{Duration, Instant},
+    fs::File,
+    io::{BufRead, BufReader, Seek, SeekFrom},
+    time::Duration,
 };
 
-use k8s_openapi::api::core::v1::Namespace;
-use kube::{Api, Client, api::ListParams};
+use serde_json::Value;
 
-use crate::support::eventually;
+use super::{Tenant, tenant::system_namespace};
 
-/// Verbs that write.
-const WRITES: [&str; 5] = ["POST", "PUT", "PATCH", "APPLY", "DELETE"];
-/// What this product writes to, apart from Leases. Pods and the status of `StatefulSets` are
-/// written by Kubernetes itself.
-const RESOURCES: [&str; 12] = [
-    "adminbots",
-    "auditbots",
-    "secrets",
-    "configmaps",
-    "serviceaccounts",
-    "roles",
-    "rolebindings",
-    "services",
-    "statefulsets",
-    "persistentvolumeclaims",
-    "networkpolicies",
-    "events",
-];
-
-/// Number of writes by `verb resource/subresource`, since the API server started.
-pub async fn written(client: &Client) -> BTreeMap<String, u64> {
-    let request = http::Request::get("/metrics").body(Vec::new()).unwrap();
-    let text = client.request_text(request).await.expect("the API server tells its metrics");
-    let mut counts = BTreeMap::new();
-    for line in text.lines().filter(|line| line.starts_with("apiserver_request_total{")) {
-        let label = |name: &str| {
-            let start = line.find(&format!(",{name}=\"")).or_else(|| line.find(&format!("{{{name}=\"")))?;
-            line[start..].split('"').nth(1)
-        };
-        let (verb, resource) = (label("verb").unwrap_or_default(), label("resource").unwrap_or_default());
-        let subresource = label("subresource").unwrap_or_default();
-        // The kubelet asks for tokens; Kubernetes' own controllers write the status of its own kinds.
-        let foreign = subresource == "token"
-            || (subresource == "status" && !resource.ends_with("bots"))
-            // The kubelet tells of crashes in Events of the old group.
-            || (resource == "events" && label("group") != Some("events.k8s.io"))
-            || label("dry_run").is_some_and(|dry| !dry.is_empty());
-        if WRITES.contains(&verb) && RESOURCES.contains(&resource) && !foreign {
-            let value = line.rsplit(' ').next().unwrap().parse::<f64>().unwrap_or(0.0);
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a counter")]
-            let value = value as u64;
-            *counts.entry(format!("{verb} {resource}/{subresource}")).or_insert(0) += value;
-        }
-    }
-    counts
+/// The audit log from one moment on.
+pub struct Writes {
+    path: String,
+    start: u64,
 }
 
-/// Writes within this time; only what was written at all is listed. The API server does not tell who
-/// wrote, so that what Kubernetes deletes with the namespaces of earlier tests is waited for.
-pub async fn writes_within(client: &Client, span: Duration) -> BTreeMap<String, u64> {
-    eventually("no namespace is going", Duration::from_mins(2), || async {
-        let all = Api::<Namespace>::all(client.clone()).list(&ListParams::default()).await.unwrap();
-        let going = all.items.iter().filter(|one| one.metadata.deletion_timestamp.is_some()).count();
-        if going == 0 { Ok(()) } else { Err(format!("{going} are going")) }
-    })
-    .await;
-    let (before, started) = (written(client).await, Instant::now());
-    tokio::time::sleep(span.saturating_sub(started.elapsed())).await;
-    let after = written(client).await;
-    let grown = |(what, count): (String, u64)| {
-        let more = count - before.get(&what).copied().unwrap_or(0);
-        (more > 0).then_some((what, more))
-    };
-    after.into_iter().filter_map(grown).collect()
+impl Writes {
+    /// From now on.
+    pub fn from_now() -> Self {
+        let path = std::env::var("EMS_TEST_AUDIT_LOG").expect("EMS_TEST_AUDIT_LOG is set by `dev/run e2e`");
+        let start = std::fs::metadata(&path).expect("the API server writes an audit log").len();
+        Self { path, start }
+    }
+
+    /// The product's writes to the objects of a tenant until now, and those to the operator's own
+    /// namespace, by `user verb resource/subresource`. Leases are left out: they are renewed for ever.
+    pub fn of(&self, tenant: &Tenant) -> BTreeMap<String, u64> {
+        let mut log = File::open(&self.path).unwrap();
+        assert!(log.metadata().unwrap().len() >= self.start, "the audit log was rotated in between");
+        log.seek(SeekFrom::Start(self.start)).unwrap();
+        let mut counts = BTreeMap::new();
+        for line in BufReader::new(log).lines() {
+            // The last line may still be in the making.
+            let Ok(event) = serde_json::from_str::<Value>(&line.unwrap()) else { continue };
+            if let Some(what) = ours(&event, &tenant.namespace) {
+                *counts.entry(what).or_insert(0) += 1;
+            }
+        }
+        counts
+    }
+}
+
+/// What is written to a tenant within this time.
+pub async fn writes_within(tenant: &Tenant, span: Duration) -> BTreeMap<String, u64> {
+    let writes = Writes::from_now();
+    tokio::time::sleep(span).await;
+    writes.of(tenant)
+}
+
+/// Names a write of ours that is about these namespaces.
+fn ours(event: &Value, tenant: &str) -> Option<String> {
+    let system = system_namespace();
+    let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    let (namespace, resource) = (text("/objectRef/namespace"), text("/objectRef/resource"));
+    let (of, user) = text("/user/username").strip_prefix("system:serviceaccount:")?.split_once(':')?;
+    let about_us = [tenant, &system].contains(&namespace) && [tenant, &system].contains(&of);
+    (about_us && resource != "leases")
+        .then(|| format!("{user} {} {resource}/{}", text("/verb"), text("/objectRef/subresource")))
 }
