@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import bench, binaries, checks, cluster, demo, dns, image, services
+from . import bench, binaries, checks, cluster, demo, dns, image, prepare, services
 from .base import BRIDGE_IP, REPO, StepError
 
 _TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or REPO / "target")
@@ -96,6 +96,12 @@ def _add_tools(commands: Commands) -> None:
         "tools",
         "build kubectl, helm and the rest if need be; prints the folder that they are in",
         lambda _: print(binaries.tools()),
+    )
+    command(
+        commands,
+        "prepare",
+        "build and fetch all that does not depend on the product; needs no other command, for the others do it",
+        lambda _: prepare.everything(),
     )
 
 

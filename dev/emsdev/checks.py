@@ -6,11 +6,9 @@ import os
 import time
 from collections.abc import Sequence
 
-from . import binaries, cluster, node, postgres, product
+from . import binaries, cluster, postgres, prepare, product
 from .base import REPO, StepError, note, sh, step
 from .layout import AUDIT_LOG
-from .service_common import python_environment
-from .synapse import REQUIREMENTS
 
 _GENERATED = {"crds": ("crds",)}
 
@@ -57,7 +55,8 @@ def test() -> None:
     if demo_runs:
         note("a cluster with ems-bots is up: its cluster is shared, and its operator becomes that of this checkout")
     with step("test"):
-        check()
+        with prepare.beside():
+            check()
         try:
             end_to_end()
         except StepError:
@@ -79,8 +78,6 @@ def end_to_end(filters: Sequence[str] = ()) -> None:
     operator. Brings up what they need and leaves it running."""
     name = product.bring_up()
     postgres.up()
-    python_environment("synapse", REQUIREMENTS)
-    node.client_argv()
     environment = {
         "KUBECONFIG": str(cluster.kubeconfig_path()),
         "PATH": f"{binaries.tools()}:{os.environ['PATH']}",

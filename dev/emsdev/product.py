@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import binaries, cluster, dns, image, postgres
+from . import binaries, cluster, dns, image, postgres, prepare
 from .base import BRIDGE_IP, CACHE, REPO, StepError, apt_install, note, sh, step
 from .synapse import Synapse
 
@@ -121,7 +121,9 @@ def uninstall() -> None:
 
 def bring_up() -> str:
     """The cluster with this checkout's operator installed. Returns the image's name."""
-    program = build()
+    with prepare.beside():
+        program = build()
+    prepare.everything()
     cluster.up()
     name = image.ensure(program)
     install(name)
