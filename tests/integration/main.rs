@@ -36,4 +36,8 @@ mod store_search;
 #[cfg(test)]
 mod store_state;
 #[cfg(test)]
+mod worker_run;
+#[cfg(test)]
 mod worker_session;
+#[cfg(test)]
+mod worker_stage;

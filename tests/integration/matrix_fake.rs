@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use axum::{
@@ -16,6 +17,8 @@ use serde_json::{Value, json};
 
 pub(crate) const USER: &str = "@auditbot:example.org";
 pub(crate) const PASSWORD: &str = "password";
+/// How long a sync waits for something to happen.
+const LONG_POLL: Duration = Duration::from_millis(50);
 
 /// What a request gets instead of its answer.
 #[derive(Debug, Clone)]
@@ -45,6 +48,12 @@ pub(crate) struct World {
     /// Every key backup that there ever was, and the one that there is.
     pub(crate) backups: Vec<Value>,
     pub(crate) backup: Option<usize>,
+    /// What /sync answers, by its `since` (empty: none). Without an answer nothing has happened.
+    pub(crate) syncs: BTreeMap<String, Value>,
+    /// Pages of the history of any room, by their `from`.
+    pub(crate) pages: BTreeMap<String, Value>,
+    /// Every `since` of /sync and `from` of /messages, in order.
+    pub(crate) asked: Vec<String>,
 }
 
 #[derive(Clone, Default)]
@@ -91,10 +100,17 @@ async fn answer(
 ) -> Response<Body> {
     // Localparts and servers are percent-encoded in paths.
     let path = uri.path().replace("%40", "@").replace("%3A", ":");
+    let query = url::form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+    let query: BTreeMap<String, String> = query.into_owned().collect();
     let request = format!("{method} {path}");
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = token.trim_start_matches("Bearer ").to_owned();
+    let from = query.get("since").or(query.get("from")).cloned().unwrap_or_default();
+    let idle = path.ends_with("/sync") && !fake.world().syncs.contains_key(&from);
+    if idle && query.get("timeout").is_some_and(|timeout| timeout != "0") {
+        tokio::time::sleep(LONG_POLL).await;
+    }
     let (status, text) = {
         let mut world = fake.world();
         world.requests.push(request.clone());
@@ -105,7 +121,7 @@ async fn answer(
         });
         let answer = match &fault {
             Some(fault) if !fault.carried_out => None,
-            _ => Some(world.act(&method, &path, &token, &body)),
+            _ => Some(world.act(&method, &path, &from, &token, &body)),
         };
         match (fault, answer) {
             (Some(fault), _) => (fault.status, fault.body.to_owned()),
@@ -121,7 +137,7 @@ async fn answer(
 }
 
 impl World {
-    fn act(&mut self, method: &Method, path: &str, token: &str, body: &Value) -> (u16, Value) {
+    fn act(&mut self, method: &Method, path: &str, from: &str, token: &str, body: &Value) -> (u16, Value) {
         let path = path.trim_start_matches("/_matrix/client/").trim_start_matches("v3/");
         if !self.tokens.contains_key(token) && !matches!(path, "versions" | "login") {
             return refuse(401, "M_UNKNOWN_TOKEN");
@@ -170,7 +186,15 @@ impl World {
                 self.account_data.insert(data.unwrap(), body.clone());
                 (200, json!({}))
             }
-            ("GET", "sync") => (200, json!({"next_batch": "s1"})),
+            ("GET", "sync") => {
+                self.asked.push(from.to_owned());
+                let nothing = json!({"next_batch": if from.is_empty() { "s1" } else { from }});
+                (200, self.syncs.get(from).cloned().unwrap_or(nothing))
+            }
+            ("GET", _) if path.starts_with("rooms/") && path.ends_with("/messages") => {
+                self.asked.push(from.to_owned());
+                self.pages.get(from).map_or_else(|| refuse(403, "M_FORBIDDEN"), |page| (200, page.clone()))
+            }
             _ => refuse(404, "M_UNRECOGNIZED"),
         }
     }

@@ -17,7 +17,7 @@ use crate::matrix_fake::{Fake, Fault, PASSWORD, USER};
 const LOGIN: &str = "POST /_matrix/client/v3/login";
 const NEW_BACKUP: &str = "POST /_matrix/client/v3/room_keys/version";
 const MARK: &str = "io.element.ems-bots.identity";
-const PHRASE: &str = "correct horse battery";
+pub(crate) const PHRASE: &str = "correct horse battery";
 
 /// Nothing here waits for anything but the loopback: what is not done by then hangs.
 fn in_time<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
@@ -26,14 +26,14 @@ fn in_time<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
 }
 
 /// One bot on one homeserver, with a volume.
-struct Scene {
-    fake: Fake,
+pub(crate) struct Scene {
+    pub(crate) fake: Fake,
     url: String,
     volume: TempDir,
 }
 
 impl Scene {
-    async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let (fake, url) = Fake::start().await;
         Self { fake, url, volume: tempfile::tempdir().unwrap() }
@@ -44,7 +44,7 @@ impl Scene {
         self.started_with(PHRASE).0
     }
 
-    fn started_with(&self, phrase: &str) -> (Sessions, MockHomeserver) {
+    pub(crate) fn started_with(&self, phrase: &str) -> (Sessions, MockHomeserver) {
         let settings = Settings {
             homeserver: self.url.clone(),
             ca: None,
