@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Database, Scene, Trail, leaks,
+    metrics::Samples,
     sql::{copy_database, count, drop_database, offline, psql, sql, swap_database},
     unique,
     writes::writes_within,
@@ -165,6 +166,9 @@ async fn a_running_worker_loses_nothing_with_its_database() {
     offline(&name, true);
     scene.client.send("alice", &room, "without a database");
     scene.tenant.wait_condition("AuditBot", "auditbot", "DatabaseReady", "False", "").await;
+    let samples = Samples::of(&scene.tenant.worker("auditbot").await.unwrap()).await;
+    assert!(samples.count("ems_bots_worker_database_errors_total", &[]) > 0);
+    assert_eq!(samples.count("ems_bots_worker_check", &[("check", "database")]), 0);
     offline(&name, false);
     trail.wait_for_text("without a database").await;
     scene.tenant.wait_ready("AuditBot", "auditbot").await;

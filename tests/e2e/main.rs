@@ -1,5 +1,5 @@
 //! End-to-end tests on a real cluster, a real Synapse, a real Postgres and a client that is not
-//! ours. `make test` brings these up and runs them, one at a time.
+//! ours. `make test` brings these up and runs them.
 
 #![recursion_limit = "256"]
 #![expect(unreachable_pub, reason = "a test binary has no public interface")]
@@ -26,6 +26,7 @@ mod faults_identity;
 mod faults_login;
 mod idle;
 mod install;
+mod observability;
 mod provisioning;
 mod recovery;
 mod security;

@@ -6,6 +6,7 @@ pub mod client;
 pub mod gate;
 pub mod leaks;
 pub mod local_worker;
+pub mod metrics;
 pub mod scene;
 pub mod services;
 pub mod sql;

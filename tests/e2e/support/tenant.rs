@@ -189,9 +189,7 @@ impl Tenant {
 
     /// Runs `kubectl` and returns whether it succeeded, with all its output.
     pub fn kubectl(&self, arguments: &[&str]) -> (bool, String) {
-        let output = Command::new("kubectl").args(arguments).args(["-n", &self.namespace]).output().unwrap();
-        let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        (output.status.success(), text.concat())
+        kubectl_in(&self.namespace, arguments)
     }
 
     /// Everything that explains a failure, on standard output.
@@ -283,4 +281,11 @@ pub fn merge(into: &mut Value, from: Value) {
         }
         (into, from) => *into = from,
     }
+}
+
+/// `kubectl` in a namespace: whether it succeeded, and what it said.
+pub fn kubectl_in(namespace: &str, arguments: &[&str]) -> (bool, String) {
+    let output = Command::new("kubectl").args(["-n", namespace]).args(arguments).output().unwrap();
+    let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    (output.status.success(), text.concat())
 }
