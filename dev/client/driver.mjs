@@ -17,6 +17,8 @@ async function run({ op, ...args }) {
     switch (op) {
         case "login":
             return (await login(args)).describe();
+        case "signIn":
+            return recovery.signIn(args);
         case "recoverWithPhrase":
             return recovery.recoverWithPhrase(args);
         case "logout":
@@ -30,7 +32,7 @@ async function run({ op, ...args }) {
     }
     const operation = Object.hasOwn(operations, op) ? operations[op] : undefined;
     if (!operation) {
-        const known = [...Object.keys(operations), "login", "recoverWithPhrase", "logout", "stop", "sessions"].sort();
+        const known = [...Object.keys(operations), "login", "signIn", "recoverWithPhrase", "logout", "stop", "sessions"].sort();
         throw new Error(`unknown operation ${JSON.stringify(op)}; there are: ${known.join(", ")}`);
     }
     return operation(sessionOf(args.user), args);

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from . import binaries, cluster, postgres, prepare, product
+from . import binaries, cleanup, cluster, postgres, prepare, product
 from .base import REPO, StepError, note, sh, step
 from .layout import AUDIT_LOG
 
@@ -63,10 +63,25 @@ def test() -> None:
             note("what the tests started is left running for you to look at; `make down` removes it")
             raise
         if not was_up:
-            from . import demo
-
-            demo.down()
+            _demonstrate()
     note(f"test took {time.monotonic() - started:.0f} s")
+
+
+def _demonstrate() -> None:
+    """The demo itself, again after a sudden end of the cluster, and that nothing is left of it afterwards."""
+    from . import demo
+
+    with step("the demo, and again after the cluster's sudden end"):
+        demo.run()
+        cleanup.kill_suddenly()
+        demo.run()
+        look = 'source .dev/env; ems-bots audit search merger --schema auditbot; echo "$METRICS_URLS"'
+        seen = sh(["bash", "-euc", look], cwd=REPO)
+        if "merger" not in seen or "/metrics" not in seen:
+            raise StepError(".dev/env does not lead to the demo", seen, "see dev/emsdev/demo.py")
+    demo.down()
+    if left := cleanup.leftovers():
+        raise StepError("`down` leaves something behind", "\n".join(left), "see dev/emsdev/cleanup.py")
 
 
 # Tests of tests/e2e that measure time or take the operator away from all others.

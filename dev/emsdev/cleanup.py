@@ -7,11 +7,12 @@ import ctypes
 import json
 import os
 import shutil
+import signal
 import time
 from pathlib import Path
 
 from . import network
-from .base import STATE, Daemon, StepError, note, sh, succeeds
+from .base import RUN, STATE, Daemon, StepError, note, sh, succeeds
 from .daemon import LOGS, PIDS, end_processes, start_time
 from .kubelet import cgroup_folders
 from .layout import (
@@ -64,6 +65,22 @@ def everything() -> None:
             folder.rmdir()
 
 
+def leftovers() -> list[str]:
+    """What there is of ours on this machine: nothing after `down`."""
+    found = [str(folder) for folder in (STATE, RUN) if folder.exists()]
+    found += [f"mount {point}" for point in _mounts_below(*_FOLDERS)]
+    found += [f"process {pid}" for pid in (*_shims(), *_contained())]
+    found += [f"bridge {BRIDGE}"] if Path("/sys/class/net", BRIDGE).exists() else []
+    return found + [f"nft table {family} {table}" for family, table in _nft_tables()]
+
+
+def kill_suddenly() -> None:
+    """End the cluster's daemons as a power cut does, and leave all that they made."""
+    for name in DAEMONS:
+        if (pid := Daemon(name, []).pid()) is not None:
+            os.kill(pid, signal.SIGKILL)
+
+
 def _shims() -> list[int]:
     """The shims of our containerd, known by its socket in their arguments; those of others are left alone."""
     found = []
@@ -109,10 +126,14 @@ def _unmount() -> None:
         raise StepError("cannot unmount what the cluster mounted", "\n".join(left), "do it by hand, then try again")
 
 
+def _nft_tables() -> list[tuple[str, str]]:
+    ours = (("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("ip", network.NFT_TABLE))
+    return [table for table in ours if shutil.which("nft") and succeeds(["nft", "list", "table", *table])]
+
+
 def _remove_network() -> None:
-    for family, table in (("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("ip", network.NFT_TABLE)):
-        if shutil.which("nft") and succeeds(["nft", "list", "table", family, table]):
-            sh(["nft", "delete", "table", family, table])
+    for family, table in _nft_tables():
+        sh(["nft", "delete", "table", family, table])
     if Path("/sys/class/net", BRIDGE, "bridge").exists():
         # Each pair ends with its namespace, but that takes the kernel a while.
         for port in Path("/sys/class/net", BRIDGE, "brif").iterdir():

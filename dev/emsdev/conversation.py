@@ -7,6 +7,7 @@ from typing import Any
 
 from .base import note, step
 from .matrix_client import MatrixClient
+from .service_common import kept_secret
 from .synapse import Synapse
 
 PEOPLE = ("alice", "bob")
@@ -32,7 +33,9 @@ def talk(client: MatrixClient, homeserver: Synapse, bots: list[str], marker: str
     """
     for person in PEOPLE:
         user, password, _ = homeserver.register_user(person)
-        client.call("login", user=person, password=password, homeserver=homeserver.host_public_url)
+        phrase = kept_secret(homeserver.folder / f"phrase-{person}")
+        url = homeserver.host_public_url
+        client.call("signIn", user=person, password=password, phrase=phrase, homeserver=url)
         note(f"{user} signed in with matrix-js-sdk at the public URL")
     alice, bob = PEOPLE
     bob_id = f"@{bob}:{homeserver.options.server_name}"

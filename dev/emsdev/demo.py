@@ -12,7 +12,7 @@ import urllib.request
 from dataclasses import replace
 
 from . import binaries, cluster, conversation, postgres, product
-from .base import REPO, STATE, StepError, note, sh, step, wait_until, write
+from .base import REPO, RUN, STATE, StepError, note, sh, step, wait_until, write
 from .matrix_client import MatrixClient
 from .synapse import Synapse, all_names
 
@@ -31,7 +31,9 @@ def run() -> None:
     started = time.monotonic()
     with step("demo"):
         product.bring_up()
+        _write_env({})  # kubectl for whoever has to look why the rest fails
         server = homeserver()
+        _forget_other_cluster(server)
         server.up()
         database = postgres.create_tenant_database(NAME)
         with step(f"a tenant: namespace {NAMESPACE}, its Secrets and what billing creates"):
@@ -42,11 +44,34 @@ def run() -> None:
         with step("two people talk"), MatrixClient() as client:
             rooms = conversation.talk(client, server, [_bot_id(name) for name in _KINDS], marker)
         metrics = _metrics_urls()
-        reader = _write_env(server, database, metrics)
+        reader = reader_url(database, NAMESPACE, "auditbot", "auditbot")
+        _write_env(
+            {
+                "HOMESERVER_URL": server.host_internal_url,
+                "HOMESERVER_PUBLIC_URL": server.host_public_url,
+                "SERVER_NAME": SERVER_NAME,
+                "REGISTRATION_SHARED_SECRET": server.registration_shared_secret,
+                "DATABASE_URL": reader,
+                "METRICS_URLS": " ".join(metrics.values()),
+            }
+        )
         with step("what there is to see"):
             _show(server, rooms, marker, reader, metrics)
     note(f"all of it took {time.monotonic() - started:.0f} s")
     _next_steps()
+
+
+def _forget_other_cluster(server: Synapse) -> None:
+    """A homeserver and a database outlive the cluster, for example a reboot of this machine. The bots' accounts of then
+    belong to Secrets that are gone, and no operator takes over what it did not make."""
+    found = product.kubectl(
+        *("get", "secrets", "--namespace", NAMESPACE, "--ignore-not-found", "--output", "name"),
+        *(f"{name}-account" for name in _KINDS),
+    )
+    if found == "" and server.exists():
+        with step("remove homeserver and database of a cluster that is gone"):
+            server.wipe()
+            postgres.drop_database(NAME)
 
 
 def _bot_id(name: str) -> str:
@@ -89,23 +114,12 @@ def _metrics_urls() -> dict[str, str]:
     return urls
 
 
-def _write_env(server: Synapse, database: postgres.TenantDb, metrics: dict[str, str]) -> str:
-    """`.dev/env`, which a person can source. Returns the reader's database URL."""
-    reader = reader_url(database, NAMESPACE, "auditbot", "auditbot")
-    values = {
-        "KUBECONFIG": str(cluster.kubeconfig_path()),
-        "NAMESPACE": NAMESPACE,
-        "HOMESERVER_URL": server.host_internal_url,
-        "HOMESERVER_PUBLIC_URL": server.host_public_url,
-        "SERVER_NAME": SERVER_NAME,
-        "REGISTRATION_SHARED_SECRET": server.registration_shared_secret,
-        "DATABASE_URL": reader,
-        "METRICS_URLS": " ".join(metrics.values()),
-    }
+def _write_env(more: dict[str, str]) -> None:
+    """`.dev/env`, which a person can source."""
+    values = {"KUBECONFIG": str(cluster.kubeconfig_path()), "NAMESPACE": NAMESPACE, **more}
     lines = [f"export {key}='{value}'" for key, value in values.items()]
     lines.append(f'export PATH="{binaries.tools()}:{product.binary().parent}:$PATH"')
     write(ENV_FILE, "\n".join(lines) + "\n", 0o600)
-    return reader
 
 
 def reader_url(database: postgres.TenantDb, namespace: str, children: str, schema: str) -> str:
@@ -224,5 +238,6 @@ def down() -> None:
             Synapse(name).down()
         postgres.down()
         cluster.down()
-        shutil.rmtree(STATE, ignore_errors=True)
+        for folder in (STATE, RUN):  # locks of runs that were killed, too
+            shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(REPO / ".dev", ignore_errors=True)

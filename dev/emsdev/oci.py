@@ -30,7 +30,7 @@ class Entry:
 @dataclass(frozen=True)
 class Image:
     repository: str
-    """Without a tag: that is made of the contents. `ems-bots` means `localhost/ems-bots`: of this machine, from no registry."""
+    """Without a tag: that is made of the contents. `ems-bots` means `localhost/ems-bots`: of this machine."""
     entries: Sequence[Entry]
     entrypoint: Sequence[str]
     user: str = "65532:65532"

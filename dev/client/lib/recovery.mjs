@@ -30,6 +30,17 @@ export async function recoverWithPhrase(args) {
     }
 }
 
+// Signs in as a person does who comes back: the first time identity and phrase are set up, later the phrase makes the
+// new device one of theirs. Whatever an interrupted first time left is begun anew.
+export async function signIn(args) {
+    required(args, "user", "phrase", "homeserver");
+    const session = await login(args);
+    if (await session.client.secretStorage.getKey()) await openWithPhrase(session, args);
+    else if (session.crossSigned) await setupRecovery(session, args);
+    else await resetIdentity(session, args);
+    return session.describe();
+}
+
 async function openWithPhrase(session, { phrase }) {
     const { client, crypto } = session;
     const stored = await client.secretStorage.getKey();
