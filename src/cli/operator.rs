@@ -51,6 +51,9 @@ pub struct Args {
     /// Ports of the API server as pods reach it: the workers' network policies let these out.
     #[arg(long = "api-server-port", env = "EMS_API_SERVER_PORTS", value_delimiter = ',', default_values_t = [443, 6443])]
     api_server_ports: Vec<u16>,
+    /// More ports that the workers' network policies let out, TCP and UDP.
+    #[arg(long = "worker-egress-port", env = "EMS_WORKER_EGRESS_PORTS", value_delimiter = ',')]
+    worker_egress_ports: Vec<u16>,
     /// Reconciliations at the same time, per kind.
     #[arg(long, env = "EMS_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
     concurrency: u16,
@@ -108,6 +111,7 @@ fn operator(args: Args, client: kube::Client, metrics: Metrics, readiness: Readi
         image_pull_secrets,
         allowed_element_web_hosts,
         api_server_ports,
+        worker_egress_ports,
         concurrency,
         paused,
         resync,
@@ -125,6 +129,7 @@ fn operator(args: Args, client: kube::Client, metrics: Metrics, readiness: Readi
             image_pull_secrets: named(image_pull_secrets),
             allowed_element_web_hosts: named(allowed_element_web_hosts),
             api_server_ports,
+            worker_egress_ports,
             paused,
             resync,
             service_account: (pod_namespace, service_account),

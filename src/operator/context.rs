@@ -43,6 +43,8 @@ pub struct Settings {
     pub allowed_element_web_hosts: Vec<String>,
     /// Ports of the API server as pods reach it, for the network policy.
     pub api_server_ports: Vec<u16>,
+    /// More ports that the workers' network policies let out.
+    pub worker_egress_ports: Vec<u16>,
     /// Nothing is reconciled.
     pub paused: bool,
     /// Everything is looked at again after this time.

@@ -42,7 +42,8 @@ pub(super) fn secret(name: &str, data: &[&str]) -> Secret {
         })
         .collect();
     serde_json::from_value(
-        json!({"metadata": {"name": name, "annotations": {"ems.element.io/homeserver": URL}},
+        json!({"metadata": {"name": name, "annotations": {"ems.element.io/homeserver": URL,
+            "ems.element.io/proxy": "http://proxy:3128"}},
         "data": data}),
     )
     .unwrap()
@@ -75,6 +76,7 @@ pub(super) fn settings() -> Settings {
         image_pull_secrets: vec!["registry".to_owned()],
         allowed_element_web_hosts: Vec::new(),
         api_server_ports: vec![443, 6443],
+        worker_egress_ports: vec![5353],
         paused: false,
         resync: std::time::Duration::from_mins(10),
         service_account: ("ems-bots-system".to_owned(), "ems-bots-operator".to_owned()),

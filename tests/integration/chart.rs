@@ -104,6 +104,7 @@ fn nonsense_in_values_is_refused() {
         "image.pullPolicy=\"Sometimes\"",
         "apiServer.ports=[0]",
         "apiServer.ports=[70000]",
+        "worker.egressPorts=[0]",
         "elementWeb.allowedHosts=[\"https://app.example.org\"]",
         "elementWeb.allowedHosts=[\"*.example.org\"]",
         "billing.serviceAccounts=[{\"name\":\"billing\"}]",

@@ -185,6 +185,8 @@ fn the_secrets_that_examples_need_are_there() {
             }
             if let Some(url) = secret["metadata"]["annotations"].get("ems.element.io/homeserver") {
                 assert_eq!(*url, bot["spec"]["homeserver"]["url"], "{name}");
+                let proxy = &secret["metadata"]["annotations"]["ems.element.io/proxy"];
+                assert_eq!(*proxy, bot["spec"]["worker"]["proxy"]["url"], "{name}");
             }
             used.insert(name);
         }

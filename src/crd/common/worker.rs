@@ -107,7 +107,8 @@ pub struct SchedulingSpec {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct ProxySpec {
-    /// The proxy.
+    /// The proxy. A Secret with a credential for the homeserver must carry the annotation
+    /// `ems.element.io/proxy` with exactly this text: a proxy can read what goes through it.
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = rules::http_url("url"))]
     pub url: String,

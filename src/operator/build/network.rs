@@ -57,9 +57,11 @@ pub(super) fn network_policy(bot: &Validated, workload: &Workload, settings: &Se
     ports.insert(workload.homeserver_port);
     ports.insert(workload.database_port);
     ports.extend(workload.proxy_port);
-    let dns = vec![port("TCP", DNS), port("UDP", DNS)];
+    // Most network plugins look at the port of the pod behind a Service, which nothing here names.
+    let anybody = std::iter::once(DNS).chain(settings.worker_egress_ports.iter().copied().map(i32::from));
+    let dns = anybody.flat_map(|number| [port("TCP", number), port("UDP", number)]).collect();
     let servers = ports.into_iter().map(|number| port("TCP", number.into())).collect();
-    let egress = |ports| NetworkPolicyEgressRule { ports: Some(ports), to: None };
+    let egress = |ports: Vec<_>| NetworkPolicyEgressRule { ports: Some(ports), to: None };
     NetworkPolicy {
         metadata: metadata(bot, bot.names.worker()),
         spec: Some(NetworkPolicySpec {

@@ -219,6 +219,9 @@ fn credential<B: Bot>(bot: &B, found: &Found) -> Result<Credential, Problem> {
     let secret =
         found.credential.as_ref().ok_or_else(|| missing(&key.name, &[&key.key], Problem::account))?;
     check_destination(secret, url)?;
+    if let Some(proxy) = &bot.common().worker.proxy {
+        check_proxy(secret, &proxy.url)?;
+    }
     require(secret, &key.key).map(make)
 }
 
@@ -244,6 +247,25 @@ fn check_destination(secret: &Secret, url: &str) -> Result<(), Problem> {
             ),
         )),
     }
+}
+
+/// A proxy reads what goes to a homeserver without TLS, credentials as well: whoever may only create
+/// bots does not choose it.
+fn check_proxy(secret: &Secret, url: &str) -> Result<(), Problem> {
+    let annotation = annotations::PROXY;
+    if secret.metadata.annotations.as_ref().and_then(|a| a.get(annotation)).is_some_and(|a| a == url) {
+        return Ok(());
+    }
+    let name = secret.metadata.name.as_deref().unwrap_or_default();
+    let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
+    Err(Problem::account(
+        "CredentialNotForThisProxy",
+        format!(
+            "annotation {annotation} of Secret {name} does not name spec.worker.proxy.url; nothing was sent. If {url} \
+             is right, somebody who may write that Secret must say so: kubectl annotate --overwrite --namespace \
+             {namespace} secret {name} {annotation}={url}"
+        ),
+    ))
 }
 
 /// The problem that a referenced Secret does not exist.

@@ -119,6 +119,32 @@ async fn a_credential_for_another_url_is_not_sent() {
 }
 
 #[tokio::test]
+async fn a_proxy_that_the_credentials_secret_does_not_name_gets_nothing() {
+    const PROXY: &str = "http://proxy.example.org:3128";
+    let names = |url: &str| json!({"ems.element.io/homeserver": URL, "ems.element.io/proxy": url});
+    let bot = json!({"worker": {"proxy": {"url": PROXY}}});
+    for annotations in [json!({"ems.element.io/homeserver": URL}), names("http://evil.example.org:3128")] {
+        let world = World::new();
+        world.api.edit("secrets", NAMESPACE, "ems-bots-homeserver", |secret| {
+            secret["metadata"]["annotations"] = annotations.clone();
+        });
+        world.bot::<AuditBot>(&bot);
+        world.settle::<AuditBot>(&world.start()).await;
+        let (_, reason, message) = world.condition::<AuditBot>("AccountReady");
+        assert_eq!(reason, "CredentialNotForThisProxy");
+        assert!(message.contains("ems-bots-homeserver") && message.contains(PROXY), "{message}");
+        assert!(world.opened.lock().unwrap().is_empty(), "no connection was opened");
+    }
+    let world = World::new();
+    world.api.edit("secrets", NAMESPACE, "ems-bots-homeserver", |secret| {
+        secret["metadata"]["annotations"] = names(PROXY);
+    });
+    world.bot::<AuditBot>(&bot);
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
+}
+
+#[tokio::test]
 async fn a_url_that_changes_later_gets_nothing_either() {
     let world = World::new();
     world.bot::<AuditBot>(&json!({}));

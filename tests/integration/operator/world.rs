@@ -90,6 +90,7 @@ impl World {
                 image_pull_secrets: Vec::new(),
                 allowed_element_web_hosts: vec!["app.example.org".to_owned()],
                 api_server_ports: vec![443, 6443],
+                worker_egress_ports: Vec::new(),
                 paused: false,
                 resync: std::time::Duration::from_mins(10),
                 service_account: ("ems-bots-system".to_owned(), "ems-bots-operator".to_owned()),
