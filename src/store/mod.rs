@@ -26,6 +26,15 @@ pub struct PendingEvent {
     pub reason: String,
 }
 
+/// Some of the events that miss their key.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PendingPage {
+    /// Oldest first.
+    pub events: Vec<PendingEvent>,
+    /// Where the next page starts; `None` if this is the last one.
+    pub next: Option<i64>,
+}
+
 /// A message in the inbox of the trail, put there by another process.
 #[derive(Debug, Clone, PartialEq)]
 pub struct InboxItem {
@@ -42,7 +51,7 @@ pub struct Batch {
     pub drafts: Vec<RecordDraft>,
     /// Cursors to set, by name (`matrix:sync`, `matrix:backfill:!room`, ...).
     pub cursors: Vec<(String, String)>,
-    /// Events to try again when keys arrive.
+    /// Events to try again when keys arrive, except those whose plaintext the trail has already.
     pub pending: Vec<PendingEvent>,
     /// Events whose plaintext is now recorded.
     pub resolved: Vec<EventId>,
@@ -193,8 +202,11 @@ pub trait AuditStore: Send + Sync {
     /// The newest record that has a relation (`event`, `event_id`, `replaces`) by the same author,
     /// or else the record of the event itself with its plaintext: what an edit replaces now.
     async fn latest_version(&self, event_id: &EventId) -> Result<Option<StoredRecord>, StoreError>;
-    /// Events that still miss their key, oldest first, of one room or of all.
-    async fn pending(&self, room: Option<&RoomId>, limit: u32) -> Result<Vec<PendingEvent>, StoreError>;
+    /// A page of the events of a room that still miss their key, from where the page before says.
+    async fn pending(&self, room: &RoomId, after: Option<i64>, limit: u32)
+    -> Result<PendingPage, StoreError>;
+    /// The rooms of all such events.
+    async fn pending_rooms(&self) -> Result<Vec<RoomId>, StoreError>;
     /// Number of events that still miss their key, by reason.
     async fn pending_totals(&self) -> Result<Vec<(String, u64)>, StoreError>;
     /// The oldest messages in the inbox.

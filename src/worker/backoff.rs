@@ -9,6 +9,8 @@ use crate::domain::Retry;
 
 const FIRST: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_mins(1);
+/// However long the other side asks for: nothing is captured meanwhile, and it may be mistaken.
+const LONGEST_ASKED: Duration = Duration::from_mins(5);
 /// A person has to do something, and nothing will tell us when: look again now and then.
 const HOPELESS: Duration = Duration::from_mins(1);
 
@@ -23,6 +25,11 @@ impl Backoff {
         self.failures = 0;
     }
 
+    /// So many failures in a row.
+    pub(crate) fn failures(&self) -> u32 {
+        self.failures
+    }
+
     /// The time to wait after one more failure.
     pub(crate) fn next(&mut self, retry: Retry) -> Duration {
         let grown = FIRST.saturating_mul(2_u32.saturating_pow(self.failures)).min(LONGEST);
@@ -30,7 +37,7 @@ impl Backoff {
         match retry {
             Retry::Never => HOPELESS,
             Retry::Backoff => grown,
-            Retry::After(asked) => asked.max(FIRST),
+            Retry::After(asked) => asked.clamp(FIRST, LONGEST_ASKED),
         }
     }
 
@@ -49,11 +56,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_grows_up_to_a_minute_and_does_as_asked() {
+    fn it_grows_up_to_a_minute_and_does_as_asked_within_reason() {
         let mut backoff = Backoff::default();
         assert_eq!(backoff.next(Retry::Backoff), Duration::from_millis(500));
         assert_eq!(backoff.next(Retry::Backoff), Duration::from_secs(1));
         assert_eq!(backoff.next(Retry::After(Duration::from_secs(7))), Duration::from_secs(7));
+        assert_eq!(backoff.next(Retry::After(Duration::from_hours(24))), LONGEST_ASKED);
         for _ in 0..40 {
             assert!(backoff.next(Retry::Backoff) <= LONGEST);
         }

@@ -1,10 +1,18 @@
 //! What Prometheus sees of a worker. Labels are closed sets.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicI64, Ordering},
+};
 
-use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::{Collector, Desc},
+    proto::MetricFamily,
+};
 
 use crate::domain::{
+    Clock,
     record::{Category, RecordDraft},
     worker::{Check, RoomTotals},
 };
@@ -18,7 +26,7 @@ pub struct Metrics(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    sync_lag: Gauge,
+    lag: Lag,
     last_sync: Gauge,
     sync_errors: IntCounterVec,
     records: IntCounterVec,
@@ -33,6 +41,44 @@ struct Inner {
     inbox: IntCounter,
     opaque: IntCounter,
     checks: GaugeVec,
+}
+
+/// How long sync has not become durable, when it is looked at: it grows whatever stands still.
+#[derive(Debug, Clone)]
+struct Lag {
+    gauge: Gauge,
+    clock: Arc<dyn Clock>,
+    /// Milliseconds since 1970 of the last sync or of the start, or [`Lag::NOT_FOLLOWING`].
+    since: Arc<AtomicI64>,
+}
+
+impl Lag {
+    const NOT_FOLLOWING: i64 = i64::MIN;
+
+    fn follow(&self, since: i64) {
+        self.since.store(since, Ordering::Relaxed);
+    }
+}
+
+impl Collector for Lag {
+    fn desc(&self) -> Vec<&Desc> {
+        self.gauge.desc()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let since = self.since.load(Ordering::Relaxed);
+        let lag = match since {
+            Self::NOT_FOLLOWING => 0,
+            since => self.clock.now().as_millisecond().saturating_sub(since).max(0),
+        };
+        self.gauge.set(seconds(lag));
+        self.gauge.collect()
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit")]
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 fn named(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
@@ -61,7 +107,16 @@ fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> prometheu
 
 impl Metrics {
     /// Registers them.
-    pub fn new(registry: &Registry) -> prometheus::Result<Self> {
+    pub fn new(registry: &Registry, clock: Arc<dyn Clock>) -> prometheus::Result<Self> {
+        let lag = Lag {
+            gauge: Gauge::new(
+                "ems_bots_worker_sync_lag_seconds",
+                "Time since a sync was last recorded; 0 while the bot is suspended.",
+            )?,
+            since: Arc::new(AtomicI64::new(clock.now().as_millisecond())),
+            clock,
+        };
+        registry.register(Box::new(lag.clone()))?;
         let checks = GaugeVec::new(
             Opts::new("ems_bots_worker_check", "Checks of the worker: 1 good, 0 bad, -1 not known."),
             &["check"],
@@ -74,11 +129,7 @@ impl Metrics {
         registry.register(Box::new(history.clone()))?;
         Ok(Self(Arc::new(Inner {
             history,
-            sync_lag: gauge(
-                registry,
-                "ems_bots_worker_sync_lag_seconds",
-                "Age of the newest event when its batch became durable.",
-            )?,
+            lag,
             last_sync: gauge(
                 registry,
                 "ems_bots_worker_last_sync_timestamp_seconds",
@@ -166,12 +217,16 @@ impl Metrics {
         self.0.sync_errors.with_label_values(&[category]).inc();
     }
 
-    pub(crate) fn synced(&self, now: jiff::Timestamp, newest_event_ms: Option<i64>) {
-        #[expect(clippy::cast_precision_loss, reason = "milliseconds since 1970 fit")]
-        let seconds = |ms: i64| ms as f64 / 1000.0;
+    /// A sync became durable.
+    pub(crate) fn synced(&self, now: jiff::Timestamp) {
         self.0.last_sync.set(seconds(now.as_millisecond()));
-        let lag = newest_event_ms.map_or(0, |ms| now.as_millisecond().saturating_sub(ms).max(0));
-        self.0.sync_lag.set(seconds(lag));
+        self.0.lag.follow(now.as_millisecond());
+    }
+
+    /// From now on there is to be sync, or none.
+    pub(crate) fn follows(&self, does: bool) {
+        let now = self.0.lag.clock.now().as_millisecond();
+        self.0.lag.follow(if does { now } else { Lag::NOT_FOLLOWING });
     }
 
     pub(crate) fn backfilled(&self, events: usize) {
@@ -225,12 +280,45 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use jiff::{SignedDuration, Timestamp};
+
     use super::*;
+    use crate::domain::SystemClock;
+
+    #[derive(Debug)]
+    struct Moved(AtomicI64);
+
+    impl Clock for Moved {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_second(1_790_000_000 + self.0.load(Ordering::Relaxed)).unwrap()
+        }
+    }
+
+    #[test]
+    fn the_lag_grows_while_nothing_is_recorded() {
+        let (registry, clock) = (Registry::new(), Arc::new(Moved(AtomicI64::new(0))));
+        let metrics = Metrics::new(&registry, clock.clone()).unwrap();
+        let lag_at = |second: i64| {
+            clock.0.store(second, Ordering::Relaxed);
+            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            let line = text.lines().find(|line| line.starts_with("ems_bots_worker_sync_lag_seconds "));
+            line.unwrap().rsplit(' ').next().unwrap().to_owned()
+        };
+        assert_eq!(lag_at(50), "50", "no sync at all");
+        assert_eq!(lag_at(170), "170");
+        metrics.synced(clock.now() - SignedDuration::from_secs(5));
+        assert_eq!(lag_at(170), "5");
+        assert_eq!(lag_at(10_000), "9835", "an outage");
+        metrics.follows(false);
+        assert_eq!(lag_at(20_000), "0", "suspended");
+        metrics.follows(true);
+        assert_eq!(lag_at(20_007), "7");
+    }
 
     #[test]
     fn they_register_once_and_show_their_labels() {
         let registry = Registry::new();
-        let metrics = Metrics::new(&registry).unwrap();
+        let metrics = Metrics::new(&registry, Arc::new(SystemClock)).unwrap();
         metrics.database_error("unavailable");
         metrics.rooms(&RoomTotals { covered: 3, ..RoomTotals::default() });
         metrics.check("encryption", &Check::failed("X", "x"));
@@ -244,6 +332,6 @@ mod tests {
         let zeros =
             [r#"records_total{category="user_activity"} 0"#, r#"undecryptable_events{reason="corrupt"} 0"#];
         assert!(zeros.iter().all(|line| text.contains(&format!("ems_bots_worker_{line}"))), "{text}");
-        assert!(Metrics::new(&registry).is_err());
+        assert!(Metrics::new(&registry, Arc::new(SystemClock)).is_err());
     }
 }

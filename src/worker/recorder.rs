@@ -1,7 +1,7 @@
 //! The only way into the trail: one batch at a time, tried again until the database has it.
 //!
-//! While the database is down the caller waits here, so nothing is read that cannot be recorded:
-//! the cursor stands still and memory is bounded by one batch.
+//! While the database is down the caller waits here, so nothing more is asked for that cannot be
+//! recorded: the cursor stands still and memory is bounded by one batch and the answers under way.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::{
         trail::{Continuity, TrailPoint},
         worker::Check,
     },
-    store::{Appended, AuditStore, Batch, InboxItem, PendingEvent, StoreError},
+    store::{Appended, AuditStore, Batch, InboxItem, PendingPage, StoreError},
 };
 
 /// Why a part of the worker stops.
@@ -135,14 +135,20 @@ impl Recorder {
         Ok(found.and_then(|record| record.content))
     }
 
-    /// Events that miss their key.
+    /// A page of a room's events that miss their key.
     pub async fn pending(
         &self,
-        room: Option<&RoomId>,
+        room: &RoomId,
+        after: Option<i64>,
         limit: u32,
         cancel: &CancellationToken,
-    ) -> Result<Vec<PendingEvent>, Stop> {
-        persistently!(self, cancel, self.store.pending(room, limit))
+    ) -> Result<PendingPage, Stop> {
+        persistently!(self, cancel, self.store.pending(room, after, limit))
+    }
+
+    /// The rooms with such events.
+    pub async fn pending_rooms(&self, cancel: &CancellationToken) -> Result<Vec<RoomId>, Stop> {
+        persistently!(self, cancel, self.store.pending_rooms())
     }
 
     /// Number of events that miss their key, by reason.

@@ -173,7 +173,7 @@ mod tests {
     fn start(failures: u32) -> (Board, Arc<Kept>, CancellationToken) {
         let (board, cancel) = (Board::new(), CancellationToken::new());
         let kept = Arc::new(Kept { failures: Mutex::new(failures), ..Kept::default() });
-        let metrics = Metrics::new(&Registry::new()).unwrap();
+        let metrics = Metrics::new(&Registry::new(), Arc::new(crate::domain::SystemClock)).unwrap();
         tokio::spawn(run(board.clone(), kept.clone(), metrics, cancel.clone()));
         (board, kept, cancel)
     }

@@ -135,10 +135,12 @@ impl Worker {
             let changed = self.until_mode_changes(mode);
             match mode {
                 Mode::Closing => {
+                    self.metrics.follows(false);
                     self.close(now.generation, draining, soft).await?;
                     soft.cancelled().await;
                 }
                 Mode::Suspended => {
+                    self.metrics.follows(false);
                     suspension::begin(&self.recorder, &self.board, soft).await?;
                     self.health.ready("sync");
                     tokio::select! {
@@ -147,6 +149,7 @@ impl Worker {
                     }
                 }
                 Mode::Running => {
+                    self.metrics.follows(true);
                     self.board.set(|report| report.suspended = false);
                     let matrix = soft.child_token();
                     let stop_it = async {

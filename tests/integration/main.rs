@@ -2,6 +2,8 @@
 
 #![recursion_limit = "256"]
 #[cfg(test)]
+mod alice;
+#[cfg(test)]
 mod chart;
 #[cfg(test)]
 mod coverage_runner;
@@ -35,6 +37,10 @@ mod store_roles;
 mod store_search;
 #[cfg(test)]
 mod store_state;
+#[cfg(test)]
+mod worker_faults;
+#[cfg(test)]
+mod worker_keys;
 #[cfg(test)]
 mod worker_run;
 #[cfg(test)]

@@ -20,6 +20,9 @@ pub(crate) const PASSWORD: &str = "password";
 /// How long a sync waits for something to happen.
 const LONG_POLL: Duration = Duration::from_millis(50);
 
+/// The status of an answer that never comes.
+pub(crate) const HANGS: u16 = 0;
+
 /// What a request gets instead of its answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Fault {
@@ -27,6 +30,7 @@ pub(crate) struct Fault {
     pub(crate) on: String,
     /// So many times.
     pub(crate) times: u32,
+    /// [`HANGS`] for one that never comes.
     pub(crate) status: u16,
     pub(crate) body: &'static str,
     /// The request is carried out all the same.
@@ -43,7 +47,10 @@ pub(crate) struct World {
     /// Devices by their access tokens.
     pub(crate) tokens: BTreeMap<String, String>,
     pub(crate) device_keys: BTreeMap<String, Value>,
+    pub(crate) one_time_keys: BTreeMap<String, Value>,
     pub(crate) cross_signing: BTreeMap<String, Value>,
+    /// Keys of other users, as /keys/query tells them.
+    pub(crate) others: Value,
     pub(crate) account_data: BTreeMap<String, Value>,
     /// Every key backup that there ever was, and the one that there is.
     pub(crate) backups: Vec<Value>,
@@ -129,6 +136,9 @@ async fn answer(
             (None, None) => unreachable!(),
         }
     };
+    if status == HANGS {
+        return std::future::pending().await;
+    }
     Response::builder()
         .status(StatusCode::from_u16(status).unwrap())
         .header("content-type", "application/json")
@@ -154,6 +164,9 @@ impl World {
             ("POST", "keys/upload") => {
                 if let Some(keys) = body.get("device_keys") {
                     self.device_keys.insert(self.tokens[token].clone(), keys.clone());
+                }
+                if let Some(keys) = body.get("one_time_keys") {
+                    self.one_time_keys.insert(self.tokens[token].clone(), keys.clone());
                 }
                 (200, json!({"one_time_key_counts": {"signed_curve25519": 50}}))
             }
@@ -213,9 +226,15 @@ impl World {
     fn keys(&self) -> Value {
         let part =
             |name: &str| self.cross_signing.get(name).map_or_else(|| json!({}), |key| json!({USER: key}));
-        json!({"device_keys": {USER: self.device_keys}, "master_keys": part("master_key"),
+        let mut keys = json!({"device_keys": {USER: self.device_keys}, "master_keys": part("master_key"),
             "self_signing_keys": part("self_signing_key"), "user_signing_keys": part("user_signing_key"),
-            "failures": {}})
+            "failures": {}});
+        for (kind, of_users) in self.others.as_object().into_iter().flatten() {
+            for (user, key) in of_users.as_object().into_iter().flatten() {
+                keys[kind][user] = key.clone();
+            }
+        }
+        keys
     }
 
     /// The first upload needs nothing; replacing keys needs the password.

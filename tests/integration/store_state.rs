@@ -37,11 +37,12 @@ async fn cursors_and_pending_events_move_with_the_records() {
     store.append(&first, now()).await.unwrap();
     assert_eq!(store.cursor("matrix:sync").await.unwrap().as_deref(), Some("s2\0"));
     assert_eq!(store.cursor("other").await.unwrap(), None);
-    assert_eq!(
-        store.pending(None, 10).await.unwrap(),
-        [pending("$1", "!a", "missing_key"), pending("$2", "!b", "missing_key")]
-    );
-    assert_eq!(store.pending(Some(&RoomId::parse("!b").unwrap()), 10).await.unwrap().len(), 1);
+    let room = |id: &str| RoomId::parse(id).unwrap();
+    assert_eq!(store.pending_rooms().await.unwrap(), [room("!a"), room("!b")]);
+    for (id, of) in [("$1", "!a"), ("$2", "!b")] {
+        let page = store.pending(&room(of), None, 10).await.unwrap();
+        assert_eq!((page.events, page.next), (vec![pending(id, of, "missing_key")], None));
+    }
     let second = Batch {
         resolved: vec![EventId::parse("$1").unwrap()],
         pending: vec![pending("$2", "!b", "key_withheld")],
@@ -49,6 +50,68 @@ async fn cursors_and_pending_events_move_with_the_records() {
     };
     store.append(&second, now()).await.unwrap();
     assert_eq!(store.pending_totals().await.unwrap(), [("key_withheld".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn every_pending_event_of_a_room_is_on_one_page_and_none_hides_another() {
+    let database = TestDatabase::migrated().await;
+    let store = database.writer(1);
+    store.open(None).await.unwrap();
+    let pending = |id: String, room: &str| PendingEvent {
+        event_id: EventId::parse(id).unwrap(),
+        room_id: RoomId::parse(room).unwrap(),
+        raw: "{}".to_owned(),
+        reason: "before_join".to_owned(),
+    };
+    let other = pending("$other".to_owned(), "!b");
+    let mut all: Vec<_> = (0..1001).map(|number| pending(format!("${number}"), "!a")).collect();
+    let batch = Batch { pending: all.iter().cloned().chain([other]).collect(), ..Batch::default() };
+    store.append(&batch, now()).await.unwrap();
+    let (room, mut after, mut seen, mut sizes) = (RoomId::parse("!a").unwrap(), None, vec![], vec![]);
+    loop {
+        let page = store.pending(&room, after, 500).await.unwrap();
+        sizes.push(page.events.len());
+        if after.is_none() {
+            // What is opened meanwhile moves nothing out of the next page.
+            let resolved = page.events.iter().map(|event| event.event_id.clone()).collect();
+            store.append(&Batch { resolved, ..Batch::default() }, now()).await.unwrap();
+        }
+        seen.extend(page.events);
+        let Some(next) = page.next else { break };
+        after = Some(next);
+    }
+    assert_eq!(sizes, [500, 500, 1]);
+    all.sort_by(|a, b| a.event_id.cmp(&b.event_id));
+    seen.sort_by(|a, b| a.event_id.cmp(&b.event_id));
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn what_the_trail_has_the_text_of_does_not_wait_for_a_key_again() {
+    let database = TestDatabase::migrated().await;
+    let store = database.writer(1);
+    store.open(None).await.unwrap();
+    let closed = |id: &str| RecordDraft {
+        trust: Trust::Undecryptable,
+        text: None,
+        undecryptable_reason: Some("missing_key".to_owned()),
+        ..message(&format!("matrix:event:{id}"), "")
+    };
+    let opened = RecordDraft { plaintext_raw: Some("{}".to_owned()), ..message("matrix:event:$1", "text") };
+    store.append(&batch(vec![opened, closed("$2")]), now()).await.unwrap();
+    let room = RoomId::parse("!a").unwrap();
+    let pending = |id: &str| PendingEvent {
+        event_id: EventId::parse(id).unwrap(),
+        room_id: room.clone(),
+        raw: "{}".to_owned(),
+        reason: "missing_key".to_owned(),
+    };
+    // A new device without the keys reads all of it once more, and one that is new.
+    let ids = ["$1", "$2", "$3"];
+    let again = Batch { pending: ids.map(pending).to_vec(), ..batch(ids.map(closed).to_vec()) };
+    assert_eq!(store.append(&again, now()).await.unwrap().seqs, [None, None, Some(3)]);
+    let waiting = store.pending(&room, None, 10).await.unwrap().events;
+    assert_eq!(waiting, [pending("$2"), pending("$3")]);
 }
 
 #[tokio::test]

@@ -1,11 +1,7 @@
 //! The worker as a whole: what the homeserver tells is in the trail once, in order, whatever is
 //! interrupted; it stands still, goes on and ends as the custom resource says.
 
-use ems_bots::{
-    domain::worker::SuspendCapture,
-    store::AuditStore as _,
-    worker::recorder::Stop,
-};
+use ems_bots::{domain::worker::SuspendCapture, store::AuditStore as _, worker::recorder::Stop};
 use serde_json::{Value, json};
 
 use crate::worker_stage::{Fault, Running, Stage, message, sync, text, until};
@@ -197,7 +193,8 @@ async fn a_suspended_worker_asks_for_nothing_and_goes_on_as_told() {
         assert_eq!(texts.contains("meanwhile"), caught_up, "{policy:?}: {texts}");
         assert!(texts.contains("afterwards"), "{policy:?}: {texts}");
         let trail = stage.trail().await;
-        let span = trail.iter().find(|draft| draft.action == "capture.suspended").expect("the span is a record");
+        let span =
+            trail.iter().find(|draft| draft.action == "capture.suspended").expect("the span is a record");
         let told = span.changes.iter().find(|change| change.path == "/capture/caughtUp").unwrap();
         assert_eq!(told.after, Some(json!(caught_up)));
     }

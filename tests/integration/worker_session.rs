@@ -66,7 +66,7 @@ impl Scene {
         (Sessions::new(settings, Arc::from(homeserver.admin(root))), homeserver)
     }
 
-    fn lose_volume(&self) {
+    pub(crate) fn lose_volume(&self) {
         empty(self.volume.path());
     }
 

@@ -17,9 +17,7 @@ use ems_bots::{
         worker::{Instructions, SuspendCapture, WorkerReport},
     },
     homeserver::Connect as _,
-    store::{
-        Appended, AuditReader as _, AuditStore, Batch, InboxItem, PendingEvent, StoreError, pg::PgStore,
-    },
+    store::{Appended, AuditReader as _, AuditStore, Batch, InboxItem, PendingPage, StoreError, pg::PgStore},
     telemetry::health::Health,
     worker::{
         board::Board,
@@ -126,8 +124,17 @@ impl AuditStore for FaultyStore {
         self.inner.latest_version(event_id).await
     }
 
-    async fn pending(&self, room: Option<&RoomId>, limit: u32) -> Result<Vec<PendingEvent>, StoreError> {
-        self.inner.pending(room, limit).await
+    async fn pending(
+        &self,
+        room: &RoomId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<PendingPage, StoreError> {
+        self.inner.pending(room, after, limit).await
+    }
+
+    async fn pending_rooms(&self) -> Result<Vec<RoomId>, StoreError> {
+        self.inner.pending_rooms().await
     }
 
     async fn pending_totals(&self) -> Result<Vec<(String, u64)>, StoreError> {
@@ -154,6 +161,7 @@ pub(crate) struct Stage {
     pub(crate) scene: Scene,
     pub(crate) database: TestDatabase,
     pub(crate) instructions: watch::Sender<Instructions>,
+    pub(crate) kind: BotKind,
     starts: Mutex<u64>,
 }
 
@@ -186,6 +194,7 @@ impl Stage {
             scene: Scene::new().await,
             database: TestDatabase::migrated().await,
             instructions: watch::channel(instructions).0,
+            kind: BotKind::Audit,
             starts: Mutex::new(0),
         }
     }
@@ -205,10 +214,10 @@ impl Stage {
             fault: Mutex::new(fault.map(|(value, kind)| (value.to_owned(), kind))),
             killed: killed.clone(),
         };
-        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new(), Arc::new(SystemClock)).unwrap();
         let health = Health::default();
         let worker = Worker {
-            bot: BotName { namespace: "tenant".into(), name: "auditbot".into(), kind: BotKind::Audit },
+            bot: BotName { namespace: "tenant".into(), name: "auditbot".into(), kind: self.kind },
             user: UserId::parse(USER).unwrap(),
             run_id: format!("run-{seed}"),
             sessions: Arc::new(sessions),
@@ -238,8 +247,11 @@ impl Stage {
     pub(crate) async fn room_records(&self) -> Vec<Value> {
         let of_room = |draft: &RecordDraft| draft.source_id.starts_with("matrix:");
         let shown = |draft: RecordDraft| {
-            let changes: Vec<_> =
-                draft.changes.iter().map(|change| json!([change.path, change.before, change.after])).collect();
+            let changes: Vec<_> = draft
+                .changes
+                .iter()
+                .map(|change| json!([change.path, change.before, change.after]))
+                .collect();
             json!([draft.source_id, draft.action, draft.text, changes])
         };
         self.trail().await.into_iter().filter(of_room).map(shown).collect()
@@ -287,8 +299,10 @@ pub(crate) async fn until<E: std::fmt::Debug>(what: &str, mut look: impl FnMut()
 
 /// A message of Alice.
 pub(crate) fn message(id: &str, content: Value) -> Value {
-    json!({"event_id": id, "type": "m.room.message", "sender": "@alice:example.org",
-        "origin_server_ts": 1_790_000_000_000_u64, "content": content})
+    let mut event = json!({"event_id": id, "type": "m.room.message", "sender": "@alice:example.org",
+        "origin_server_ts": 1_790_000_000_000_u64});
+    event["content"] = content;
+    event
 }
 
 pub(crate) fn text(body: &str) -> Value {
@@ -297,6 +311,30 @@ pub(crate) fn text(body: &str) -> Value {
 
 /// An answer of /sync about the room; with `gap` its timeline is limited.
 pub(crate) fn sync(next: &str, events: &[Value], gap: Option<&str>) -> Value {
-    let timeline = json!({"events": events, "limited": gap.is_some(), "prev_batch": gap.unwrap_or("p-none")});
-    json!({"next_batch": next, "rooms": {"join": {ROOM: {"timeline": timeline, "state": {"events": []}}}}})
+    sync_of(next, &[(ROOM, events, gap)])
+}
+
+/// An answer of /sync about several rooms.
+pub(crate) fn sync_of(next: &str, rooms: &[(&str, &[Value], Option<&str>)]) -> Value {
+    let mut join = serde_json::Map::new();
+    for (room, events, gap) in rooms {
+        let timeline =
+            json!({"events": events, "limited": gap.is_some(), "prev_batch": gap.unwrap_or("p-none")});
+        join.insert((*room).to_owned(), json!({"timeline": timeline, "state": {"events": []}}));
+    }
+    json!({"next_batch": next, "rooms": {"join": join}})
+}
+
+/// A message of Alice whose key nobody has.
+pub(crate) fn ciphertext(id: &str) -> Value {
+    // Well-formed: a version, an index, 16 bytes of ciphertext, a MAC and a signature.
+    let content = json!({"algorithm": "m.megolm.v1.aes-sha2", "session_id": format!("session-{id}"),
+        "ciphertext": format!("AwgAEhAA{}", "AAAA".repeat(29))});
+    json!({"event_id": id, "type": "m.room.encrypted", "sender": "@alice:example.org",
+        "origin_server_ts": 1_790_000_000_000_u64, "content": content})
+}
+
+/// A page of /messages.
+pub(crate) fn page(events: &[Value], end: &str) -> Value {
+    json!({"start": "x", "end": end, "chunk": events})
 }

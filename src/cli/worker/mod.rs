@@ -112,7 +112,7 @@ async fn run_for(args: Args, bot: BotName, run_id: String, filter: LogFilter) ->
     let soft = lifecycle.soft();
     let files = Files::new(&args.config_dir);
     let registry = prometheus::Registry::new();
-    let metrics = Metrics::new(&registry)?;
+    let metrics = Metrics::new(&registry, Arc::new(SystemClock))?;
     let health = Health::default();
     health.waiting("custom resource", "not read yet");
     lifecycle.spawn("endpoints", serve(args.listen, registry, health.clone(), soft.clone()));

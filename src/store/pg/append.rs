@@ -14,8 +14,8 @@ use super::{
 };
 use crate::{
     domain::trail::TrailPoint,
-    store::{Batch, StoreError, derive},
-    trail::{chain, envelope::Envelope},
+    store::{Batch, PendingEvent, StoreError, derive},
+    trail::{chain, content, envelope::Envelope},
 };
 
 /// What the writer knows of itself.
@@ -82,12 +82,13 @@ pub(super) async fn write(
     })?;
     let mut fresh: HashMap<Uuid, i64> =
         rows.iter().map(|row| (row.prepared.source, row.envelope.seq)).collect();
-    let seqs = prepared.iter().map(|prepared| fresh.remove(&prepared.source)).collect();
+    let seqs: Vec<Option<i64>> = prepared.iter().map(|prepared| fresh.remove(&prepared.source)).collect();
     if only.is_some() {
         transaction.rollback().await?;
         return Ok(Written { head: after, seqs });
     }
-    working_state(&mut transaction, batch).await?;
+    let pending = unread(&mut transaction, batch, prepared, &seqs).await?;
+    working_state(&mut transaction, batch, pending).await?;
     advance(&mut transaction, &head, &after).await?;
     transaction.commit().await?;
     Ok(Written { head: after, seqs })
@@ -161,8 +162,48 @@ async fn advance(connection: &mut PgConnection, before: &Head, after: &Head) -> 
     Ok(())
 }
 
+/// The pending events, without those whose plaintext the trail has already: who lost the keys and reads
+/// them again must not have them recorded a second time when the keys are back.
+async fn unread<'a>(
+    connection: &mut PgConnection,
+    batch: &'a Batch,
+    prepared: &[Prepared],
+    seqs: &[Option<i64>],
+) -> Result<Vec<&'a PendingEvent>, Failed> {
+    let drafts = batch.drafts.iter().zip(prepared).zip(seqs);
+    let known: HashMap<&str, Uuid> = drafts
+        .filter(|(_, seq)| seq.is_none())
+        .map(|((draft, prepared), _)| (draft.source_id.as_str(), prepared.source))
+        .collect();
+    let source =
+        |event: &PendingEvent| known.get(format!("matrix:event:{}", event.event_id).as_str()).copied();
+    let asked: Vec<Uuid> = batch.pending.iter().filter_map(&source).collect();
+    if asked.is_empty() {
+        return Ok(batch.pending.iter().collect());
+    }
+    let contents: Vec<(Uuid, Vec<u8>)> = sqlx::query_as(
+        "SELECT s.hash, c.content FROM source s
+         JOIN envelope e ON e.seq = s.seq
+         JOIN content c ON c.seq = s.seq AND c.category = e.category
+         WHERE s.hash = ANY($1)",
+    )
+    .bind(asked)
+    .fetch_all(connection)
+    .await?;
+    let has_plaintext =
+        |bytes: &[u8]| content::decode(bytes).is_ok_and(|draft| draft.plaintext_raw.is_some());
+    let read: HashSet<Uuid> =
+        contents.iter().filter(|(_, bytes)| has_plaintext(bytes)).map(|(hash, _)| *hash).collect();
+    let is_read = |event: &PendingEvent| source(event).is_some_and(|hash| read.contains(&hash));
+    Ok(batch.pending.iter().filter(|event| !is_read(event)).collect())
+}
+
 /// Cursors, pending events and the inbox.
-async fn working_state(connection: &mut PgConnection, batch: &Batch) -> Result<(), Failed> {
+async fn working_state(
+    connection: &mut PgConnection,
+    batch: &Batch,
+    mut pending: Vec<&PendingEvent>,
+) -> Result<(), Failed> {
     // The last value counts where a name occurs twice; one statement cannot update a row twice.
     let cursors: HashMap<String, &[u8]> =
         batch.cursors.iter().map(|(name, value)| (derive::key(name), value.as_bytes())).collect();
@@ -177,9 +218,9 @@ async fn working_state(connection: &mut PgConnection, batch: &Batch) -> Result<(
         .execute(&mut *connection)
         .await?;
     }
-    if !batch.pending.is_empty() {
+    if !pending.is_empty() {
         let mut seen = HashSet::new();
-        let pending: Vec<_> = batch.pending.iter().filter(|event| seen.insert(&event.event_id)).collect();
+        pending.retain(|event| seen.insert(&event.event_id));
         sqlx::query(
             "INSERT INTO pending (event_id, room_id, raw, reason)
              SELECT * FROM unnest($1::text[], $2::text[], $3::bytea[], $4::text[])

@@ -10,7 +10,7 @@ use crate::{
         filter::StoredRecord,
         record::{Relation, Trust},
     },
-    store::{PendingEvent, StoreError, derive},
+    store::{PendingEvent, PendingPage, StoreError, derive},
     trail::content,
 };
 
@@ -108,29 +108,43 @@ pub(super) async fn cursor(pool: &PgPool, name: &str) -> Result<Option<String>, 
 
 pub(super) async fn pending(
     pool: &PgPool,
-    room: Option<&RoomId>,
+    room: &RoomId,
+    after: Option<i64>,
     limit: u32,
-) -> Result<Vec<PendingEvent>, StoreError> {
-    let rows: Vec<(String, String, Vec<u8>, String)> = sqlx::query_as(
-        "SELECT event_id, room_id, raw, reason FROM pending
-         WHERE $1::text IS NULL OR room_id = $1 ORDER BY added LIMIT $2",
+) -> Result<PendingPage, StoreError> {
+    let rows: Vec<(String, Vec<u8>, String, i64)> = sqlx::query_as(
+        "SELECT event_id, raw, reason, added FROM pending
+         WHERE room_id = $1 AND added > $2 ORDER BY added LIMIT $3",
     )
-    .bind(room.map(RoomId::as_str))
+    .bind(room.as_str())
+    .bind(after.unwrap_or(i64::MIN))
     .bind(i64::from(limit))
     .fetch_all(pool)
     .await
     .map_err(map)?;
-    rows.into_iter()
-        .map(|(event_id, room_id, raw, reason)| {
-            let wrong = |problem: String| inconsistent("pending", problem);
-            Ok(PendingEvent {
-                event_id: EventId::parse(event_id).map_err(|error| wrong(error.to_string()))?,
-                room_id: RoomId::parse(room_id).map_err(|error| wrong(error.to_string()))?,
-                raw: String::from_utf8(raw).map_err(|_| wrong("event is not UTF-8".to_owned()))?,
-                reason,
-            })
+    let is_full = u32::try_from(rows.len()).is_ok_and(|count| count >= limit);
+    let next = rows.last().map(|(.., added)| *added).filter(|_| is_full);
+    let events = rows.into_iter().map(|(event_id, raw, reason, _)| {
+        Ok(PendingEvent {
+            event_id: EventId::parse(event_id).map_err(|error| wrong(&error))?,
+            room_id: room.clone(),
+            raw: String::from_utf8(raw).map_err(|error| wrong(&error.utf8_error()))?,
+            reason,
         })
-        .collect()
+    });
+    Ok(PendingPage { events: events.collect::<Result<_, StoreError>>()?, next })
+}
+
+fn wrong(problem: &dyn std::fmt::Display) -> StoreError {
+    inconsistent("pending", problem.to_string())
+}
+
+pub(super) async fn pending_rooms(pool: &PgPool) -> Result<Vec<RoomId>, StoreError> {
+    let rooms: Vec<String> = sqlx::query_scalar("SELECT DISTINCT room_id FROM pending ORDER BY room_id")
+        .fetch_all(pool)
+        .await
+        .map_err(map)?;
+    rooms.into_iter().map(|room| RoomId::parse(room).map_err(|error| wrong(&error))).collect()
 }
 
 pub(super) async fn pending_totals(pool: &PgPool) -> Result<Vec<(String, u64)>, StoreError> {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     domain::{EventId, RoomId, filter::StoredRecord, trail::TrailPoint},
-    store::{Appended, AuditStore, Batch, InboxItem, PendingEvent, StoreError},
+    store::{Appended, AuditStore, Batch, InboxItem, PendingPage, StoreError},
     trail::envelope::whole_microseconds,
 };
 
@@ -268,8 +268,17 @@ impl AuditStore for PgStore {
         lookup::latest_version(&self.pool, &key, event_id).await
     }
 
-    async fn pending(&self, room: Option<&RoomId>, limit: u32) -> Result<Vec<PendingEvent>, StoreError> {
-        lookup::pending(&self.pool, room, limit).await
+    async fn pending(
+        &self,
+        room: &RoomId,
+        after: Option<i64>,
+        limit: u32,
+    ) -> Result<PendingPage, StoreError> {
+        lookup::pending(&self.pool, room, after, limit).await
+    }
+
+    async fn pending_rooms(&self) -> Result<Vec<RoomId>, StoreError> {
+        lookup::pending_rooms(&self.pool).await
     }
 
     async fn pending_totals(&self) -> Result<Vec<(String, u64)>, StoreError> {

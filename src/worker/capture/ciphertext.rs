@@ -23,14 +23,13 @@ pub(super) async fn of(
     client: &Client,
     response: &SyncResponse,
     since: Option<&str>,
-    timeout: std::time::Duration,
 ) -> HashMap<OwnedEventId, String> {
     let mut wanted = decrypted(response);
     let mut found = HashMap::new();
     if wanted.is_empty() {
         return found;
     }
-    repeat_sync(client, since, timeout, &mut wanted, &mut found).await;
+    repeat_sync(client, since, &mut wanted, &mut found).await;
     for (event, room) in wanted {
         match client.send(get_room_event::v3::Request::new(room, event.clone())).await {
             Ok(response) => {
@@ -55,7 +54,6 @@ fn decrypted(response: &SyncResponse) -> HashMap<OwnedEventId, OwnedRoomId> {
 async fn repeat_sync(
     client: &Client,
     since: Option<&str>,
-    timeout: std::time::Duration,
     wanted: &mut HashMap<OwnedEventId, OwnedRoomId>,
     found: &mut HashMap<OwnedEventId, String>,
 ) {
@@ -64,7 +62,7 @@ async fn repeat_sync(
     let mut request = sync_events::v3::Request::new();
     request.since = Some(since.to_owned());
     request.filter = Some(filter().into());
-    request.timeout = Some(timeout);
+    request.timeout = Some(LONG_POLL);
     request.set_presence = PresenceState::Offline;
     request.use_state_after = true;
     let config = RequestConfig::new().disable_retry().timeout(LONG_POLL * 2);

@@ -5,13 +5,13 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Scope,
     lookup::Lookup,
-    received::{Received, Secrecy},
+    received::{Received, Secrecy, session_of},
 };
 use crate::{
     domain::{EventId, RoomId, UserId, record::RecordDraft},
     store::{Batch, PendingEvent},
     worker::{
-        convert::{convert, needs},
+        convert::{convert, needs, read},
         ports::Presence,
         recorder::{Recorder, Stop},
     },
@@ -31,9 +31,8 @@ pub(crate) struct Collector<'a> {
     cancel: &'a CancellationToken,
     batch: Batch,
     bytes: usize,
-    /// Rooms with events that miss their key: it may have come while the batch was written.
-    pub(crate) incomplete_rooms: Vec<RoomId>,
-    pub(crate) newest_ms: Option<i64>,
+    /// Rooms and sessions of events that miss their key: it may have come while the batch was written.
+    pub(crate) incomplete: Vec<(RoomId, Option<String>)>,
 }
 
 impl<'a> Collector<'a> {
@@ -54,14 +53,13 @@ impl<'a> Collector<'a> {
             cancel,
             batch: Batch::default(),
             bytes: 0,
-            incomplete_rooms: Vec::new(),
-            newest_ms: None,
+            incomplete: Vec::new(),
         }
     }
 
     /// Takes one event in.
     pub(crate) async fn take(&mut self, received: &Received, later: bool) -> Result<(), Stop> {
-        let event: serde_json::Value = serde_json::from_str(&received.raw).unwrap_or_default();
+        let event = read(&received.raw);
         let room = RoomId::parse(received.room.as_str()).ok();
         let ours = room.as_ref().is_some_and(|room| self.presence.is_ours(room, &event));
         if let Some(room) = room.as_ref().filter(|_| self.concerns_presence(&event)) {
@@ -73,9 +71,6 @@ impl<'a> Collector<'a> {
         }
         let draft = self.convert(received, ours.then_some(self.bot.as_str()), later).await?;
         self.note_missing_key(received, room);
-        if !later && let crate::domain::record::Occurred::At(ms) = draft.occurred {
-            self.newest_ms = self.newest_ms.max(Some(ms));
-        }
         if later && let Some(id) = received.event_id.as_deref().and_then(|id| EventId::parse(id).ok()) {
             self.batch.resolved.push(id);
         }
@@ -129,8 +124,9 @@ impl<'a> Collector<'a> {
         let (Some(event_id), Some(room_id), true) = (event_id, room, reason != "corrupt") else { return };
         let pending =
             PendingEvent { event_id, room_id, raw: received.raw.clone(), reason: reason.to_owned() };
-        if self.incomplete_rooms.last() != Some(&pending.room_id) {
-            self.incomplete_rooms.push(pending.room_id.clone());
+        let wanted = (pending.room_id.clone(), session_of(&pending.raw));
+        if self.incomplete.last() != Some(&wanted) {
+            self.incomplete.push(wanted);
         }
         self.batch.pending.push(pending);
     }

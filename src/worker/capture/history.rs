@@ -1,6 +1,7 @@
 //! Spans of rooms that sync did not tell: before the bot joined, and the gaps of `limited`
 //! timelines. They are written down together with the cursor that jumps over them, and read page
-//! by page between syncs; a crash repeats a page at most.
+//! by page beside sync; a crash repeats a page at most. Spans take turns, and one that cannot be read
+//! waits, longer every time, while the others go on.
 
 use std::collections::BTreeMap;
 
@@ -10,15 +11,23 @@ use matrix_sdk::{
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::worker::{
-    recorder::{Recorder, Stop},
-    session::{SessionError, classify_http},
+use crate::{
+    domain::Failure,
+    worker::{
+        backoff::Backoff,
+        recorder::{Recorder, Stop},
+        session::{SessionError, classify_http},
+    },
 };
 
 /// The list is kept in so many cursors, so that a page does not rewrite all of it.
 const BUCKETS: u8 = 64;
+
+/// So many failures in a row are worth telling.
+const LASTING: u32 = 3;
 
 /// A span to read, from its newer end backwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,29 +39,42 @@ pub(crate) struct Span {
     pub(crate) until: Option<String>,
 }
 
+/// A span and when it is its turn.
+#[derive(Debug)]
+struct Waiting {
+    span: Span,
+    turn: u64,
+    backoff: Backoff,
+    /// Until when, and why, if it could not be read.
+    failed: Option<(Instant, String)>,
+}
+
+impl Waiting {
+    fn new(span: Span, turn: u64) -> Self {
+        Self { span, turn, backoff: Backoff::default(), failed: None }
+    }
+}
+
 /// The spans that are still to be read, as the cursors say it.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Default)]
 pub(crate) struct Spans {
-    buckets: BTreeMap<u8, Vec<Span>>,
+    buckets: BTreeMap<u8, Vec<Waiting>>,
+    turns: u64,
 }
 
 impl Spans {
     /// Reads them.
     pub(crate) async fn load(recorder: &Recorder, cancel: &CancellationToken) -> Result<Self, Stop> {
-        let mut buckets = BTreeMap::new();
+        let mut known = Self::default();
         for bucket in 0..BUCKETS {
             let name = cursor_name(bucket);
             let text = recorder.cursor(&name, cancel).await?;
             let spans: Vec<Span> = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-            if !spans.is_empty() {
-                buckets.insert(bucket, spans);
+            for span in spans {
+                known.add(span);
             }
         }
-        Ok(Self { buckets })
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.buckets.is_empty()
+        Ok(known)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -62,29 +84,58 @@ impl Spans {
     /// Adds a span; the result are the cursors to set in the same batch.
     pub(crate) fn add(&mut self, span: Span) -> (String, String) {
         let bucket = bucket_of(&span.room);
+        let turn = self.turn();
         let spans = self.buckets.entry(bucket).or_default();
-        if !spans.contains(&span) {
-            spans.push(span);
+        if spans.iter().all(|known| known.span != span) {
+            spans.push(Waiting::new(span, turn));
         }
         self.cursor(bucket)
     }
 
-    /// The span to go on with.
-    pub(crate) fn next(&self) -> Option<Span> {
-        self.buckets.values().flatten().next().cloned()
+    fn turn(&mut self) -> u64 {
+        self.turns += 1;
+        self.turns
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Waiting> {
+        self.buckets.values().flatten()
+    }
+
+    /// The span to go on with, if there is one that need not wait.
+    pub(crate) fn next(&self, now: Instant) -> Option<Span> {
+        let ready = self.all().filter(|known| known.failed.as_ref().is_none_or(|(until, _)| *until <= now));
+        ready.min_by_key(|known| known.turn).map(|known| known.span.clone())
+    }
+
+    /// When the first of those that wait is to be tried again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.all().filter_map(|known| Some(known.failed.as_ref()?.0)).min()
+    }
+
+    /// Why one of them cannot be read, if that is so for longer than a moment.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        let mut lasting = self.all().filter(|known| known.backoff.failures() >= LASTING);
+        lasting.find_map(|known| Some(known.failed.as_ref()?.1.as_str()))
+    }
+
+    /// The span could not be read: it waits, and the others have their turns.
+    pub(crate) fn postpone(&mut self, span: &Span, error: &SessionError, now: Instant) {
+        let turn = self.turn();
+        let spans = self.buckets.get_mut(&bucket_of(&span.room));
+        if let Some(known) = spans.and_then(|spans| spans.iter_mut().find(|known| known.span == *span)) {
+            known.turn = turn;
+            known.failed = Some((now + known.backoff.next(error.retry()), error.to_string()));
+        }
     }
 
     /// A page of the span was read: it goes on at `from`, or has ended.
     pub(crate) fn advance(&mut self, span: &Span, from: Option<String>) -> (String, String) {
         let bucket = bucket_of(&span.room);
+        let turn = self.turn();
         if let Some(spans) = self.buckets.get_mut(&bucket) {
-            if let Some(at) = spans.iter().position(|known| known == span) {
-                let mut known = spans.remove(at);
-                if let Some(from) = from {
-                    known.from = from;
-                    // At the end: rooms take turns.
-                    spans.push(known);
-                }
+            if let Some(at) = spans.iter().position(|known| known.span == *span) {
+                let known = spans.remove(at);
+                spans.extend(from.map(|from| Waiting::new(Span { from, ..known.span }, turn)));
             }
             if spans.is_empty() {
                 self.buckets.remove(&bucket);
@@ -94,8 +145,9 @@ impl Spans {
     }
 
     fn cursor(&self, bucket: u8) -> (String, String) {
-        let spans = self.buckets.get(&bucket).map_or(&[][..], Vec::as_slice);
-        (cursor_name(bucket), serde_json::to_string(spans).unwrap_or_else(|_| "[]".to_owned()))
+        let spans: Vec<&Span> =
+            self.buckets.get(&bucket).into_iter().flatten().map(|known| &known.span).collect();
+        (cursor_name(bucket), serde_json::to_string(&spans).unwrap_or_else(|_| "[]".to_owned()))
     }
 }
 
@@ -140,12 +192,60 @@ mod tests {
         assert!(name.starts_with("matrix:history:") && value.contains("t1"));
         spans.add(span("!a", "t1"));
         assert_eq!(spans.len(), 1, "the same span is not added twice");
-        let first = spans.next().unwrap();
+        let first = spans.next(Instant::now()).unwrap();
         let (_, value) = spans.advance(&first, Some("t0".into()));
         assert!(value.contains("t0") && !value.contains("t1"));
-        let second = spans.next().unwrap();
+        let second = spans.next(Instant::now()).unwrap();
         assert_eq!(spans.advance(&second, None).1, "[]");
-        assert!(spans.is_empty());
+        assert_eq!(spans.len(), 0);
+    }
+
+    #[test]
+    fn all_rooms_take_turns() {
+        let mut spans = Spans::default();
+        let rooms: Vec<String> = (0..100).map(|number| format!("!{number}")).collect();
+        for room in &rooms {
+            spans.add(span(room, "0"));
+        }
+        for page in 1..4 {
+            for room in &rooms {
+                let next = spans.next(Instant::now()).unwrap();
+                assert_eq!(next.room, *room, "page {page}");
+                spans.advance(&next, Some(page.to_string()));
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_waits_and_holds_up_nobody() {
+        let (mut spans, start) = (Spans::default(), Instant::now());
+        let at = |seconds: u64| start + std::time::Duration::from_secs(seconds);
+        spans.add(span("!bad", "1"));
+        spans.add(span("!good", "1"));
+        let limited = SessionError::RateLimited { retry_after: Some(std::time::Duration::from_secs(30)) };
+        spans.postpone(&span("!bad", "1"), &limited, start);
+        for page in ["2", "3"] {
+            let next = spans.next(at(29)).unwrap();
+            assert_eq!(next.room, "!good");
+            spans.advance(&next, Some(page.to_owned()));
+        }
+        assert_eq!(spans.due(), Some(at(30)));
+        assert_eq!(spans.trouble(), None, "that happens");
+        let bad = ["!bad", "!good"].map(|_| {
+            let next = spans.next(at(30)).unwrap();
+            spans.advance(&next, Some("4".to_owned()));
+            next.room
+        });
+        assert_eq!(bad, ["!bad", "!good"], "it has its turn again");
+        assert_eq!((spans.due(), spans.trouble()), (None, None));
+        // Every failure in a row makes it wait longer.
+        let failing = SessionError::Server { status: 502 };
+        let waits = [(); 3].map(|()| {
+            spans.postpone(&span("!bad", "4"), &failing, start);
+            spans.due().unwrap() - start
+        });
+        assert!(waits.is_sorted_by(|a, b| a < b), "{waits:?}");
+        assert_eq!(spans.trouble(), Some("homeserver answered 502"));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Keys that come after their events: what is pending is tried again, and its plaintext becomes a
 //! record of its own.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use futures::StreamExt;
 use matrix_sdk::{Client, ruma::RoomId as RumaRoomId};
@@ -13,49 +16,74 @@ use super::{
     Scope,
     collector::Collector,
     lookup::Lookup,
-    received::{Received, Secrecy, decrypt},
+    received::{Received, Secrecy, decrypt, session_of},
     senders::Senders,
 };
 use crate::{
-    domain::{RoomId, UserId},
+    domain::{Failure, RoomId, UserId},
     store::PendingEvent,
     worker::{
+        backoff::Backoff,
         metrics::Metrics,
         ports::Presence,
         recorder::{Recorder, Stop},
+        session::SessionError,
     },
 };
 
-/// Events of a room that are tried at once.
+/// Events that are held in memory at once.
 const PAGE: u32 = 500;
+
+/// What may be decryptable now in a room: events of these sessions, or (`None`) of any.
+type Wanted = Option<BTreeSet<String>>;
+
+#[derive(Default)]
+struct Queue {
+    rooms: BTreeMap<RoomId, Wanted>,
+    trouble: Option<String>,
+}
 
 /// Rooms in which something may be decryptable now.
 #[derive(Clone, Default)]
 pub(crate) struct Rooms {
-    rooms: Arc<std::sync::Mutex<BTreeSet<RoomId>>>,
+    queue: Arc<Mutex<Queue>>,
     wake: Arc<Notify>,
 }
 
 impl Rooms {
-    /// Has these tried again.
-    pub(crate) fn retry(&self, rooms: impl IntoIterator<Item = RoomId>) {
-        let mut known = self.rooms.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let before = known.len();
-        known.extend(rooms);
-        if known.len() > before {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has events of these rooms and sessions tried again; without a session all of the room.
+    pub(crate) fn retry(&self, wanted: impl IntoIterator<Item = (RoomId, Option<String>)>) {
+        let mut queue = self.queue();
+        for (room, session) in wanted {
+            let known = queue.rooms.entry(room).or_insert_with(|| Some(BTreeSet::new()));
+            match (known.as_mut(), session) {
+                (Some(sessions), Some(session)) => drop(sessions.insert(session)),
+                _ => *known = None,
+            }
+        }
+        if !queue.rooms.is_empty() {
             self.wake.notify_one();
         }
     }
 
-    async fn next(&self) -> RoomId {
+    async fn next(&self) -> (RoomId, Wanted) {
         loop {
             let wake = self.wake.notified();
-            let room = self.rooms.lock().unwrap_or_else(std::sync::PoisonError::into_inner).pop_first();
-            match room {
-                Some(room) => return room,
+            let next = self.queue().rooms.pop_first();
+            match next {
+                Some(next) => return next,
                 None => wake.await,
             }
         }
+    }
+
+    /// Why nothing can be tried, if so.
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.queue().trouble.clone()
     }
 }
 
@@ -96,8 +124,10 @@ impl LateKeys {
             match keys {
                 Ok(keys) => self.rooms.retry(
                     keys.iter()
-                        .filter_map(|key| RoomId::parse(key.room_id.as_str()).ok())
-                        .collect::<BTreeSet<_>>(),
+                        .filter_map(|key| {
+                            Some((RoomId::parse(key.room_id.as_str()).ok()?, Some(key.session_id.clone())))
+                        })
+                        .collect::<Vec<_>>(),
                 ),
                 Err(lagged) => {
                     tracing::warn!(%lagged, "missed announcements of keys, trying every room");
@@ -108,27 +138,43 @@ impl LateKeys {
         std::future::pending::<()>().await;
     }
 
-    fn joined(&self) -> Vec<RoomId> {
+    fn joined(&self) -> Vec<(RoomId, Option<String>)> {
         let rooms = self.client.joined_rooms();
-        rooms.iter().filter_map(|room| RoomId::parse(room.room_id().as_str()).ok()).collect()
+        rooms.iter().filter_map(|room| Some((RoomId::parse(room.room_id().as_str()).ok()?, None))).collect()
     }
 
     async fn retry_rooms(&self, cancel: &CancellationToken) -> Result<(), Stop> {
         // Keys may have come while nobody listened: between a crash and this start.
-        let old = self.recorder.pending(None, PAGE, cancel).await?;
-        self.rooms.retry(old.into_iter().map(|event| event.room_id).collect::<BTreeSet<_>>());
+        let old = self.recorder.pending_rooms(cancel).await?;
+        self.rooms.retry(old.into_iter().map(|room| (room, None)));
+        let mut backoff = Backoff::default();
         loop {
-            let room = self.rooms.next().await;
-            self.retry_room(&room, cancel).await?;
+            let (room, wanted) = self.rooms.next().await;
+            let failed = self.retry_room(&room, wanted.as_ref(), cancel).await?;
+            self.rooms.queue().trouble = failed.as_ref().map(ToString::to_string);
+            let Some(error) = failed else {
+                backoff.reset();
+                continue;
+            };
+            tracing::warn!(category = error.category(), %error, "cannot try to decrypt events");
+            if !backoff.wait(error.retry(), cancel).await {
+                return Err(Stop::Cancelled);
+            }
+            self.rooms.retry([(room, None)]);
         }
     }
 
-    async fn retry_room(&self, room_id: &RoomId, cancel: &CancellationToken) -> Result<(), Stop> {
+    /// Tries all that wait in a room, page by page. The result is why that cannot be done now, if so.
+    async fn retry_room(
+        &self,
+        room_id: &RoomId,
+        wanted: Option<&BTreeSet<String>>,
+        cancel: &CancellationToken,
+    ) -> Result<Option<SessionError>, Stop> {
         let Some(room) = RumaRoomId::parse(room_id.as_str()).ok().and_then(|id| self.client.get_room(&id))
         else {
-            return Ok(());
+            return Ok(None);
         };
-        let pending = self.recorder.pending(Some(room_id), PAGE, cancel).await?;
         let mut collector = Collector::new(
             &self.recorder,
             &self.lookup,
@@ -137,26 +183,70 @@ impl LateKeys {
             self.scope,
             cancel,
         );
-        let mut opened = 0;
-        for event in pending {
-            let Some(received) = self.open(&room, &event).await else { continue };
-            collector.take(&received, true).await?;
-            opened += 1;
-        }
+        let (mut opened, mut after) = (0, None);
+        let failed = loop {
+            let page = self.recorder.pending(room_id, after, PAGE, cancel).await?;
+            let (tried, failed) = self.open_all(&room, &page.events, wanted).await;
+            opened += tried.len();
+            for received in &tried {
+                collector.take(received, true).await?;
+            }
+            after = page.next;
+            if after.is_none() || failed.is_some() {
+                break failed;
+            }
+        };
         collector.flush().await?;
         self.metrics.late_plaintexts(opened);
         if opened > 0 {
             tracing::info!(room = %room_id, events = opened, "decrypted events that were recorded before");
         }
-        if opened >= PAGE as usize {
-            self.rooms.retry([room_id.clone()]);
-        }
-        Ok(())
+        Ok(failed)
     }
 
-    async fn open(&self, room: &matrix_sdk::Room, event: &PendingEvent) -> Option<Received> {
-        let raw = RawValue::from_string(event.raw.clone()).ok()?;
-        let received = self.senders.judge(decrypt(room, &raw, false).await).await;
-        matches!(received.secrecy, Secrecy::Opened(_)).then_some(received)
+    /// The events that are open now, as far as that could be tried.
+    async fn open_all(
+        &self,
+        room: &matrix_sdk::Room,
+        events: &[PendingEvent],
+        wanted: Option<&BTreeSet<String>>,
+    ) -> (Vec<Received>, Option<SessionError>) {
+        let is_wanted = |event: &PendingEvent| {
+            wanted.is_none_or(|wanted| session_of(&event.raw).is_none_or(|session| wanted.contains(&session)))
+        };
+        let mut opened = Vec::new();
+        for event in events.iter().filter(|event| is_wanted(event)) {
+            match self.open(room, event).await {
+                Ok(received) => opened.extend(received),
+                Err(error) => return (opened, Some(error)),
+            }
+        }
+        (opened, None)
+    }
+
+    async fn open(
+        &self,
+        room: &matrix_sdk::Room,
+        event: &PendingEvent,
+    ) -> Result<Option<Received>, SessionError> {
+        let Ok(raw) = RawValue::from_string(event.raw.clone()) else { return Ok(None) };
+        let received = self.senders.judge(decrypt(room, &raw, false).await?).await;
+        Ok(matches!(received.secrecy, Secrecy::Opened(_)).then_some(received))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn sessions_of_a_room_are_gathered_and_all_of_it_is_more() {
+        let rooms = Rooms::default();
+        let room = |id: &str| RoomId::parse(id).unwrap();
+        let some = |id: &str| Some(id.to_owned());
+        rooms.retry([(room("!a"), some("1")), (room("!b"), some("1")), (room("!a"), some("2"))]);
+        rooms.retry([(room("!b"), None), (room("!b"), some("2"))]);
+        assert_eq!(rooms.next().await, (room("!a"), Some(BTreeSet::from(["1".to_owned(), "2".to_owned()]))));
+        assert_eq!(rooms.next().await, (room("!b"), None));
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     },
     homeserver::Admin,
     worker::{
-        convert::{Earlier, Need, plaintext_source_id, source_id},
+        convert::{Earlier, Need, plaintext_source_id, read, source_id},
         recorder::{Recorder, Stop},
     },
 };
@@ -49,7 +49,7 @@ impl Lookup {
                 match known {
                     // It had lost its content before it was captured: the homeserver may know more.
                     Some(draft) if came_redacted(&draft) => {
-                        let kept = self.at_homeserver(target, room).await;
+                        let kept = self.ask(target, room, cancel).await?;
                         return Ok(Some(kept.unwrap_or_else(|| Earlier::Record(Box::new(draft)))));
                     }
                     Some(draft) => return Ok(Some(Earlier::Record(Box::new(draft)))),
@@ -58,7 +58,16 @@ impl Lookup {
             }
             Need::Original(target) => target,
         };
-        Ok(self.at_homeserver(target, room).await)
+        self.ask(target, room, cancel).await
+    }
+
+    async fn ask(
+        &self,
+        target: &str,
+        room: &str,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Earlier>, Stop> {
+        cancel.run_until_cancelled(self.at_homeserver(target, room)).await.ok_or(Stop::Cancelled)
     }
 
     async fn in_trail(&self, target: &str, cancel: &CancellationToken) -> Result<Option<RecordDraft>, Stop> {
@@ -87,7 +96,7 @@ impl Lookup {
     async fn decrypted(&self, room: &str, event: &serde_json::Value) -> Option<Earlier> {
         let room = self.client.get_room(matrix_sdk::ruma::RoomId::parse(room).ok()?.as_ref())?;
         let raw = serde_json::value::to_raw_value(event).ok()?;
-        match received::decrypt(&room, &raw, true).await.secrecy {
+        match received::decrypt(&room, &raw, true).await.ok()?.secrecy {
             Secrecy::Opened(opened) => serde_json::from_str(&opened.raw).ok().map(Earlier::Event),
             Secrecy::Plain | Secrecy::Closed(_) => None,
         }
@@ -97,8 +106,7 @@ impl Lookup {
 fn came_redacted(draft: &RecordDraft) -> bool {
     draft.plaintext_raw.is_none()
         && draft.source_raw.as_deref().is_some_and(|raw| {
-            let event: serde_json::Value = serde_json::from_str(raw).unwrap_or_default();
-            event.pointer("/unsigned/redacted_because").is_some_and(serde_json::Value::is_object)
+            read(raw).pointer("/unsigned/redacted_because").is_some_and(serde_json::Value::is_object)
         })
 }
 

@@ -67,6 +67,8 @@ pub(crate) struct Capture {
     /// Rung when the account data shows a change of the identity.
     pub(crate) bell: Arc<tokio::sync::Notify>,
     spans: history::Spans,
+    /// The last sync was recorded.
+    synced: bool,
 }
 
 /// What [`Capture::new`] needs.
@@ -119,6 +121,7 @@ impl Capture {
             late_keys,
             bell,
             spans,
+            synced: false,
         }
     }
 }

@@ -12,7 +12,10 @@ use serde_json::value::RawValue;
 
 use crate::{
     domain::record::Trust,
-    worker::convert::{Encryption, Input, Plaintext},
+    worker::{
+        convert::{Encryption, Input, Plaintext},
+        session::{SessionError, classify},
+    },
 };
 
 /// The plaintext, owned.
@@ -49,6 +52,16 @@ impl Received {
     pub(crate) fn plain(room: &str, raw: &RawValue) -> Self {
         let raw = raw.get().to_owned();
         Self { room: room.to_owned(), event_id: event_id(&raw), raw, secrecy: Secrecy::Plain }
+    }
+
+    /// An event of a room that the SDK's store does not know (yet): if it is encrypted, it is tried
+    /// again when the room is known and a key comes.
+    pub(crate) fn untried(room: &str, raw: &RawValue) -> Self {
+        let mut received = Self::plain(room, raw);
+        if is_ciphertext(&received.raw) {
+            received.secrecy = Secrecy::Closed("missing_key");
+        }
+        received
     }
 
     /// An event of a timeline that the SDK has looked at already. `ciphertext` is the event as
@@ -93,11 +106,11 @@ impl Received {
 }
 
 /// Decrypts an event of the history; what fails there for want of a key is older than the bot's
-/// presence, as far as `history` says so.
-pub(crate) async fn decrypt(room: &Room, raw: &RawValue, history: bool) -> Received {
+/// presence, as far as `history` says so. An error is the store's: it says nothing about the event.
+pub(crate) async fn decrypt(room: &Room, raw: &RawValue, history: bool) -> Result<Received, SessionError> {
     let mut received = Received::plain(room.room_id().as_str(), raw);
     if !is_ciphertext(&received.raw) {
-        return received;
+        return Ok(received);
     }
     let event: Raw<OriginalSyncRoomEncryptedEvent> = Raw::from_json(raw.to_owned());
     received.secrecy = match room.decrypt_event(&event, None).await.map(|event| event.kind) {
@@ -111,12 +124,22 @@ pub(crate) async fn decrypt(room: &Room, raw: &RawValue, history: bool) -> Recei
             })
         }
         Ok(TimelineEventKind::PlainText { .. }) => Secrecy::Plain,
-        Err(error) => {
-            tracing::warn!(%error, "cannot try to decrypt an event");
-            Secrecy::Closed("corrupt")
-        }
+        Err(error) => return Err(classify(&error)),
     };
-    received
+    Ok(received)
+}
+
+/// The Megolm session of an encrypted event.
+pub(crate) fn session_of(raw: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Event {
+        content: Content,
+    }
+    #[derive(serde::Deserialize)]
+    struct Content {
+        session_id: String,
+    }
+    serde_json::from_str::<Event>(raw).ok().map(|event| event.content.session_id)
 }
 
 fn open(raw: String, info: &EncryptionInfo) -> Opened {
@@ -195,6 +218,19 @@ mod tests {
         assert!(!is_ciphertext(r#"{"type":"m.room.encrypted","content":{}}"#));
         assert!(!is_ciphertext(r#"{"type":"m.room.message","content":{"body":"\"ciphertext\""}}"#));
         assert!(!is_ciphertext("nonsense"));
+    }
+
+    #[test]
+    fn what_nobody_tried_to_decrypt_is_not_plain() {
+        let raw = |text: &str| RawValue::from_string(text.to_owned()).unwrap();
+        let cipher = raw(
+            r#"{"type":"m.room.encrypted","content":{"ciphertext":"x","session_id":"s/1"},"event_id":"$e"}"#,
+        );
+        assert_eq!(Received::untried("!r", &cipher).secrecy, Secrecy::Closed("missing_key"));
+        assert_eq!(session_of(cipher.get()).as_deref(), Some("s/1"));
+        let plain = raw(r#"{"type":"m.room.message","content":{"body":"x"},"event_id":"$e"}"#);
+        assert_eq!(Received::untried("!r", &plain).secrecy, Secrecy::Plain);
+        assert_eq!(session_of(plain.get()), None);
     }
 
     #[test]

@@ -52,24 +52,24 @@ impl Senders {
         let sender = RumaUserId::parse(&opened.sender).ok()?;
         let session = opened.session_id.as_deref()?;
         let room = self.client.get_room(&RumaRoomId::parse(room).ok()?)?;
-        if !self.is_due(&sender) {
-            return None;
+        if self.is_due(&sender) {
+            self.request(&sender).await;
         }
+        // Also if nobody was asked: the first of several messages of a new sender has brought the devices.
+        room.get_encryption_info(session, &sender).await.map(|info| trust(&info))
+    }
+
+    async fn request(&self, sender: &RumaUserId) {
         let encryption = self.client.encryption();
-        match tokio::time::timeout(PATIENCE, encryption.request_user_identity(&sender)).await {
+        match tokio::time::timeout(PATIENCE, encryption.request_user_identity(sender)).await {
             Ok(Ok(_)) => {}
             Ok(Err(error)) => {
                 // The next message asks again.
-                self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(&sender);
+                self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(sender);
                 tracing::warn!(%error, "cannot ask for a sender's devices");
-                return None;
             }
-            Err(_) => {
-                tracing::warn!(%sender, "a sender's devices are not told in time");
-                return None;
-            }
+            Err(_) => tracing::warn!(%sender, "a sender's devices are not told in time"),
         }
-        room.get_encryption_info(session, &sender).await.map(|info| trust(&info))
     }
 
     /// Whether the sender was not asked for lately; if so, it counts as asked for now.

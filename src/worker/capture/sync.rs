@@ -1,20 +1,26 @@
 //! Sync with our own cursor: ask, convert, write records and cursor together, ask again.
 
-use std::time::Duration;
+use std::{future::Future, time::Duration};
 
 use matrix_sdk::{
     config::{SyncSettings, SyncToken},
     deserialized_responses::TimelineEvent,
     ruma::{RoomId as RumaRoomId, presence::PresenceState},
+    store::{StateStoreDataKey, StateStoreDataValue},
     sync::{State, SyncResponse},
 };
+use tokio::{
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::{
     Capture, ciphertext,
     collector::Collector,
     filter::{LONG_POLL, filter},
-    history::{Span, read_page},
+    history::{HistoryPage, Span, Spans, read_page},
     received::{Received, decrypt},
 };
 use crate::{
@@ -41,6 +47,19 @@ fn concerns_identity(kind: &str) -> bool {
         .any(|prefix| kind.starts_with(prefix))
 }
 
+/// Why a sync has nothing to record.
+enum NoAnswer {
+    Failed(SessionError),
+    /// The SDK has seen an answer that ends at the same point, and takes this one for the same.
+    LeftOut,
+}
+
+const LEFT_OUT: &str = "the Matrix client left out an answer that is not recorded; started anew, it will not";
+
+fn broken(error: &JoinError) -> Stop {
+    Stop::Broken(error.to_string())
+}
+
 impl Capture {
     /// Runs until cancelled, or until this process must end.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<(), Stop> {
@@ -52,39 +71,82 @@ impl Capture {
 
     async fn follow(&mut self, cancel: &CancellationToken) -> Result<(), Stop> {
         let mut since = self.recorder.cursor(CURSOR, cancel).await?;
-        self.spans = super::history::Spans::load(&self.recorder, cancel).await?;
+        self.spans = Spans::load(&self.recorder, cancel).await?;
         let mut backoff = Backoff::default();
-        while !cancel.is_cancelled() {
-            // With history to read, sync only looks whether there is something new.
-            let timeout = if self.spans.is_empty() { LONG_POLL } else { Duration::ZERO };
+        // News and history are asked for beside each other, and recorded one after the other.
+        let (mut syncing, mut reading) = (JoinSet::new(), JoinSet::new());
+        syncing.spawn(self.ask(since.clone(), Duration::ZERO).in_current_span());
+        loop {
+            if reading.is_empty()
+                && let Some(span) = self.spans.next(Instant::now())
+            {
+                reading.spawn(self.read(span).in_current_span());
+            }
+            let due = self.spans.due().filter(|_| reading.is_empty());
+            tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                Some(answer) = syncing.join_next() => {
+                    let wait = match answer.map_err(|error| broken(&error))? {
+                        Ok(response) => {
+                            let next = response.next_batch.clone();
+                            self.absorb(response, since.as_deref(), cancel).await?;
+                            since = Some(next);
+                            self.synced = true;
+                            backoff.reset();
+                            Duration::ZERO
+                        }
+                        Err(NoAnswer::LeftOut) => return Err(Stop::Broken(LEFT_OUT.to_owned())),
+                        Err(NoAnswer::Failed(error)) => {
+                            let wait = backoff.next(error.retry());
+                            self.say_failing(&error);
+                            wait
+                        }
+                    };
+                    syncing.spawn(self.ask(since.clone(), wait).in_current_span());
+                }
+                Some(page) = reading.join_next() => {
+                    let (span, page) = page.map_err(|error| broken(&error))?;
+                    self.take_page(&span, page, cancel).await?;
+                }
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => continue,
+            }
+            self.say_recording();
+        }
+    }
+
+    /// Asks for what is new, after a while.
+    fn ask(
+        &self,
+        since: Option<String>,
+        wait: Duration,
+    ) -> impl Future<Output = Result<SyncResponse, NoAnswer>> + use<> {
+        let client = self.session.client.clone();
+        async move {
+            tokio::time::sleep(wait).await;
             let settings = SyncSettings::new()
                 .token(since.clone().map_or(SyncToken::NoToken, SyncToken::Specific))
                 .filter(filter().into())
-                .timeout(timeout)
+                .timeout(LONG_POLL)
                 .set_presence(PresenceState::Offline);
-            let response = tokio::select! {
-                response = self.session.client.sync_once(settings) => response,
-                () = cancel.cancelled() => return Ok(()),
-            };
-            match response {
-                Ok(response) => {
-                    backoff.reset();
-                    let next = response.next_batch.clone();
-                    self.absorb(response, since.as_deref(), timeout, cancel).await?;
-                    since = Some(next);
-                    self.read_history(cancel).await?;
-                    self.say_recording();
-                }
-                Err(error) => {
-                    let error = classify(&error);
-                    self.say_failing(&error);
-                    if !backoff.wait(error.retry(), cancel).await {
-                        return Ok(());
-                    }
-                }
+            let known = client.state_store().get_kv_data(StateStoreDataKey::SyncToken).await;
+            let known = known.ok().flatten().and_then(StateStoreDataValue::into_sync_token);
+            let response =
+                client.sync_once(settings).await.map_err(|error| NoAnswer::Failed(classify(&error)))?;
+            let next = Some(&response.next_batch);
+            if known.as_ref() == next && since.as_ref() != next {
+                return Err(NoAnswer::LeftOut);
             }
+            Ok(response)
         }
-        Ok(())
+    }
+
+    /// Asks for a page of what sync left out.
+    fn read(&self, span: Span) -> impl Future<Output = (Span, Result<HistoryPage, SessionError>)> + use<> {
+        let client = self.session.client.clone();
+        async move {
+            let page = read_page(&client, &span).await;
+            (span, page)
+        }
     }
 
     /// Records a response; the cursor moves with its last part.
@@ -92,7 +154,6 @@ impl Capture {
         &mut self,
         response: SyncResponse,
         since: Option<&str>,
-        timeout: Duration,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
         for room in response.rooms.invited.keys() {
@@ -105,7 +166,8 @@ impl Capture {
         if since.is_some() && types.into_iter().any(|kind| concerns_identity(&kind)) {
             self.bell.notify_one();
         }
-        let mut ciphertexts = ciphertext::of(&self.session.client, &response, since, timeout).await;
+        let ciphertexts = ciphertext::of(&self.session.client, &response, since);
+        let mut ciphertexts = cancel.run_until_cancelled(ciphertexts).await.ok_or(Stop::Cancelled)?;
         let (recorder, lookup, presence) =
             (self.recorder.clone(), self.lookup.clone(), self.presence.clone());
         let bot = self.bot.clone();
@@ -123,8 +185,8 @@ impl Capture {
             let newest = timeline.events.iter().rev().find_map(TimelineEvent::event_id);
             for event in &timeline.events {
                 let cipher = event.event_id().and_then(|id| ciphertexts.remove(&id));
-                let received =
-                    self.senders.judge(Received::from_timeline(room.as_str(), event, cipher)).await;
+                let received = Received::from_timeline(room.as_str(), event, cipher);
+                let received = self.judge(received, cancel).await?;
                 collector.take(&received, false).await?;
             }
             let last = last_event_cursor(room.as_str());
@@ -141,28 +203,31 @@ impl Capture {
         }
         collector.cursor(CURSOR, response.next_batch);
         collector.flush().await?;
-        self.metrics.synced(recorder.clock().now(), collector.newest_ms);
-        self.late_keys.retry(collector.incomplete_rooms);
+        self.metrics.synced(recorder.clock().now());
+        self.late_keys.retry(collector.incomplete);
         Ok(())
     }
 
-    /// Reads one page of what sync left out.
-    async fn read_history(&mut self, cancel: &CancellationToken) -> Result<(), Stop> {
-        let Some(span) = self.spans.next() else { return Ok(()) };
-        let page = match read_page(&self.session.client, &span).await {
+    async fn judge(&self, received: Received, cancel: &CancellationToken) -> Result<Received, Stop> {
+        cancel.run_until_cancelled(self.senders.judge(received)).await.ok_or(Stop::Cancelled)
+    }
+
+    /// Records one page of what sync left out.
+    async fn take_page(
+        &mut self,
+        span: &Span,
+        page: Result<HistoryPage, SessionError>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let page = match page {
             Ok(page) => page,
             Err(SessionError::Refused { status, errcode }) => {
                 // The bot may not read it (any more): say so once and go on.
                 let why = format!("the homeserver refuses to show it: {errcode} ({status})");
-                return self.give_up(&span, &why, cancel).await;
+                return self.give_up(span, &why, cancel).await;
             }
             Err(error) => {
-                self.metrics.sync_error(error.category());
-                tracing::warn!(%error, "cannot read a room's history");
-                // Rooms take turns, so that one does not hold up the others.
-                let from = span.from.clone();
-                let _ = self.spans.advance(&span, Some(from));
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                self.postpone(span, &error);
                 return Ok(());
             }
         };
@@ -176,18 +241,30 @@ impl Capture {
         self.metrics.backfilled(page.events.len());
         for event in &page.events {
             let received = match &room {
-                Some(room) => self.senders.judge(decrypt(room, event, span.until.is_none()).await).await,
-                None => Received::plain(&span.room, event),
+                Some(room) => match decrypt(room, event, span.until.is_none()).await {
+                    Ok(received) => self.judge(received, cancel).await?,
+                    Err(error) => {
+                        self.postpone(span, &error);
+                        return Ok(());
+                    }
+                },
+                None => Received::untried(&span.room, event),
             };
             reached |= received.event_id.is_some() && received.event_id == span.until;
             collector.take(&received, false).await?;
         }
         let next = page.next.filter(|_| !reached);
-        let (name, value) = self.spans.advance(&span, next);
+        let (name, value) = self.spans.advance(span, next);
         collector.cursor(name, value);
         collector.flush().await?;
-        self.late_keys.retry(collector.incomplete_rooms);
+        self.late_keys.retry(collector.incomplete);
         Ok(())
+    }
+
+    fn postpone(&mut self, span: &Span, error: &SessionError) {
+        self.metrics.sync_error(error.category());
+        tracing::warn!(category = error.category(), %error, "cannot read a room's history");
+        self.spans.postpone(span, error, Instant::now());
     }
 
     async fn give_up(&mut self, span: &Span, why: &str, cancel: &CancellationToken) -> Result<(), Stop> {
@@ -199,18 +276,24 @@ impl Capture {
     }
 
     fn say_recording(&self) {
-        // The history of a new room is read in a moment; that is no news.
-        let history = match self.spans.len() {
-            0..=20 => "history: on",
-            _ => "history: much is still to be read",
-        };
         self.metrics.history(self.spans.len());
-        let message = format!("{}; rooms: on; late keys: on; {history}", self.scope.description());
+        if !self.synced {
+            return;
+        }
+        let history = match (self.spans.trouble(), self.spans.len()) {
+            (Some(trouble), _) => format!("history: waits in some rooms: {trouble}"),
+            // The history of a new room is read in a moment; that is no news.
+            (None, 0..=20) => "history: on".to_owned(),
+            (None, _) => "history: much is still to be read".to_owned(),
+        };
+        let late_keys =
+            self.late_keys.trouble().map_or_else(|| "on".to_owned(), |trouble| format!("off: {trouble}"));
+        let message = format!("{}; rooms: on; late keys: {late_keys}; {history}", self.scope.description());
         self.board.set(|report| report.recording = Check::ok("Recording", message));
         self.health.ready("sync");
     }
 
-    fn say_failing(&self, error: &SessionError) {
+    fn say_failing(&mut self, error: &SessionError) {
         self.metrics.sync_error(error.category());
         tracing::warn!(category = error.category(), %error, "sync");
         let check = error.check();
@@ -220,5 +303,6 @@ impl Capture {
                 report.encryption = check;
             }
         });
+        self.synced = false;
     }
 }

@@ -120,6 +120,11 @@ pub fn convert(input: &Input<'_>, earlier: Option<&Earlier>) -> RecordDraft {
     draft.finish(&event)
 }
 
+/// The event's fields as far as they can be read, whatever else is in it.
+pub(crate) fn read(raw: &str) -> Value {
+    lenient::parse(raw).value
+}
+
 /// The source id of the record of an event.
 pub fn source_id(event_id: &str) -> String {
     format!("matrix:event:{event_id}")

@@ -15,13 +15,14 @@ use matrix_sdk::{
     ruma::{
         OwnedDeviceId, UserId as RumaUserId,
         api::client::{
-            filter::FilterDefinition,
+            filter::{Filter, FilterDefinition, RoomEventFilter},
             session::{get_login_types::v3::LoginType, login},
             uiaa::{MatrixUserIdentifier, UserIdentifier},
         },
         presence::PresenceState,
+        uint,
     },
-    store::RoomLoadSettings,
+    store::{RoomLoadSettings, StateStoreDataKey},
 };
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
@@ -31,6 +32,8 @@ use crate::domain::DeviceId;
 
 /// Where the access token is kept in the encrypted store.
 const TOKEN_KEY: &[u8] = b"io.element.ems-bots.access-token";
+
+const FIRST_SYNC: Duration = Duration::from_mins(5);
 
 /// Number in a device's name: `<prefix>-<number>`.
 pub(super) fn number_of(prefix: &str, device: &DeviceId) -> Option<u32> {
@@ -142,7 +145,8 @@ async fn request_token(
     }
 }
 
-/// Gives a client its session.
+/// Gives a client its session, which forgets how far the device synced: the cursor is the trail's. Else
+/// the SDK would hand over an answer that it took in before the worker was killed as an empty one.
 async fn enter(
     client: &Client,
     settings: &Settings,
@@ -155,6 +159,8 @@ async fn enter(
         meta: SessionMeta { user_id, device_id: OwnedDeviceId::from(device.as_str()) },
         tokens: SessionTokens { access_token, refresh_token: None },
     };
+    let forgotten = client.state_store().remove_kv_data(StateStoreDataKey::SyncToken).await;
+    forgotten.map_err(|error| SessionError::Volume { problem: error.to_string() })?;
     let entered = client.matrix_auth().restore_session(session, RoomLoadSettings::default()).await;
     entered.map_err(|error| classify(&error))
 }
@@ -166,6 +172,23 @@ pub(super) async fn announce(client: &Client) -> Result<(), SessionError> {
         .token(SyncToken::NoToken)
         .timeout(Duration::ZERO)
         .filter(FilterDefinition::ignore_all().into())
+        .set_presence(PresenceState::Offline);
+    client.sync_once(settings).await.map(drop).map_err(|error| classify(&error))
+}
+
+/// Lets a new device of an older bot know its rooms, which the sync at the cursor does not tell where
+/// nothing happens: without the room an event is not decrypted. Nothing of the answer is recorded.
+pub(super) async fn learn_rooms(client: &Client) -> Result<(), SessionError> {
+    let mut filter = FilterDefinition::with_lazy_loading();
+    filter.presence = Filter::ignore_all();
+    filter.room.ephemeral = RoomEventFilter::ignore_all();
+    filter.room.account_data = RoomEventFilter::ignore_all();
+    filter.room.timeline.limit = Some(uint!(1));
+    // A first sync is answered at once, which takes its time with many rooms.
+    let settings = SyncSettings::new()
+        .token(SyncToken::NoToken)
+        .timeout(FIRST_SYNC)
+        .filter(filter.into())
         .set_presence(PresenceState::Offline);
     client.sync_once(settings).await.map(drop).map_err(|error| classify(&error))
 }

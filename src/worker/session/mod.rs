@@ -134,7 +134,7 @@ impl Sessions {
     /// Brings the identity of a logged-in device into order.
     async fn settle(
         &self,
-        client: Client,
+        mut client: Client,
         mut file: SessionFile,
         witness: Option<&IdentityFacts>,
     ) -> Result<Session, SessionError> {
@@ -142,6 +142,7 @@ impl Sessions {
             Some(facts) => Some(facts.clone()),
             None => identity::read_marker(&client).await?.or_else(|| witness.cloned()),
         };
+        let mut has_synced = false;
         let (facts, trouble) = match finished {
             None => {
                 let facts = identity::create(&client, &self.settings).await?;
@@ -156,6 +157,8 @@ impl Sessions {
             Some(facts) => {
                 let trouble = identity::recover(&client, &self.settings, &facts).await?;
                 tracing::info!(device = %file.device_id, ?trouble, "recovered the identity");
+                device::learn_rooms(&client).await?;
+                has_synced = true;
                 (facts, trouble)
             }
         };
@@ -167,6 +170,11 @@ impl Sessions {
         file.identity = Some(facts.clone());
         file.settled = trouble.is_none();
         file.save(&self.settings.data_dir)?;
+        if has_synced {
+            // An answer that ends where that sync did would be left out by this client.
+            drop(client);
+            client = device::restore(&self.settings, &file).await?;
+        }
         if trouble.is_none() {
             self.remove_other_devices(&file.device_id).await;
         }

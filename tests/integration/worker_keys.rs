@@ -1,0 +1,67 @@
+//! Encrypted conversations through a whole worker: whom a message is from, and keys that come late.
+
+use ems_bots::domain::record::Trust;
+use serde_json::{Value, json};
+
+use crate::{
+    alice::Alice,
+    worker_stage::{Running, Stage, ciphertext, sync, until},
+};
+
+/// A worker that has synced once, so that its device can be written to.
+async fn started() -> (Stage, Running, Alice) {
+    let stage = Stage::set().await;
+    stage.scene.fake.world().syncs.insert(String::new(), sync("s1", &[], None));
+    let running = stage.start(None);
+    stage.until_asked("s1", 1).await;
+    let alice = Alice::new(&stage.scene.fake).await;
+    (stage, running, alice)
+}
+
+fn with_key(mut answer: Value, key: &Value) -> Value {
+    answer["to_device"] = json!({"events": [key]});
+    answer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_of_a_new_sender_is_trusted_as_its_device_deserves() {
+    let (stage, running, alice) = started().await;
+    let key = alice.key_for(&stage.scene.fake, "EMS-1").await;
+    let mut said = Vec::new();
+    for number in 1..=3 {
+        said.push(alice.says(&format!("${number}"), &format!("text {number}")).await);
+    }
+    let answer = with_key(sync("s2", &said, None), &key);
+    stage.scene.fake.world().syncs.insert("s1".into(), answer);
+    stage.until_asked("s2", 1).await;
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    let messages: Vec<_> = trail
+        .iter()
+        .filter(|draft| draft.action == "message.sent")
+        .map(|draft| (draft.text.as_deref().unwrap(), draft.trust))
+        .collect();
+    let trusted = ["text 1", "text 2", "text 3"].map(|text| (text, Trust::VerifiedDevice));
+    assert_eq!(messages, trusted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_key_opens_its_event_behind_many_that_never_open() {
+    let (stage, running, alice) = started().await;
+    let key = alice.key_for(&stage.scene.fake, "EMS-1").await;
+    let mut said: Vec<_> = (0..600).map(|number| ciphertext(&format!("$never{number}"))).collect();
+    said.push(alice.says("$late", "text that comes late").await);
+    stage.scene.fake.world().syncs.insert("s1".into(), sync("s2", &said, None));
+    stage.until_asked("s2", 1).await;
+    stage.scene.fake.world().syncs.insert("s2".into(), with_key(sync("s3", &[], None), &key));
+    stage.until_asked("s3", 1).await;
+    let mut late = None;
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while late.is_none() && tokio::time::Instant::now() < deadline {
+        let trail = stage.trail().await;
+        late = trail.into_iter().find(|draft| draft.source_id == "matrix:plaintext:$late");
+    }
+    assert_eq!(late.expect("its plaintext is a record").text.as_deref(), Some("text that comes late"));
+    until("it goes on", || running.health.is_ready().then_some(()).ok_or(())).await;
+    running.stop().await.unwrap();
+}
