@@ -56,6 +56,11 @@ impl Error {
         self.code() == Some(403)
     }
 
+    /// 403 because the namespace is being deleted: nothing new may be made in it.
+    pub fn is_terminating(&self) -> bool {
+        self.is_forbidden() && self.detail().contains("being terminated")
+    }
+
     /// 404.
     pub fn is_not_found(&self) -> bool {
         self.code() == Some(404)

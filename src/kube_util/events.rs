@@ -6,12 +6,15 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{Event as CoreEvent, ObjectReference};
 use kube::{
-    Client,
+    Api, Client,
+    api::{ObjectMeta, PostParams},
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 use tokio::time::Instant;
+
+use super::error::{Error, describe_name};
 
 /// The same Event of the same object is not published again within this time.
 const QUIET: Duration = Duration::from_hours(1);
@@ -95,6 +98,28 @@ impl Events {
         seen.insert(key(notice, about), now);
         true
     }
+}
+
+/// Whether a namespace is being deleted, by the answer to an Event that is not stored: Events are
+/// what may be made everywhere, and whoever lost the rights to a namespace cannot ask otherwise.
+pub async fn is_namespace_terminating(client: &Client, namespace: &str) -> bool {
+    const NAME: &str = "is-this-namespace-terminating";
+    let about = ObjectReference { namespace: Some(namespace.to_owned()), ..ObjectReference::default() };
+    let event = CoreEvent {
+        metadata: ObjectMeta {
+            name: Some(NAME.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..ObjectMeta::default()
+        },
+        involved_object: about,
+        ..CoreEvent::default()
+    };
+    let api: Api<CoreEvent> = Api::namespaced(client.clone(), namespace);
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    let refused = api.create(&params, &event).await.err();
+    refused.is_some_and(|e| {
+        Error::new("create", describe_name::<CoreEvent>(Some(namespace), NAME), e).is_terminating()
+    })
 }
 
 fn key(notice: &Notice, about: &ObjectReference) -> Key {

@@ -11,7 +11,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::{
     context::{Ctx, HomeserverTarget},
     error::{Error, Problem},
-    generated::{admin_token, check_identity, require, text},
+    generated::{admin_token, check_identity, is_session_of, require, without_owner},
     labels::FIELD_MANAGER,
     secrets::Generated,
     validate::{Credential, Validated},
@@ -48,8 +48,9 @@ pub async fn ensure_accounts(
     check_server_name(bot, connect.entry().server_name().await?.as_ref().map(AsRef::as_ref))?;
     let mut notices = Vec::new();
     let (session, admin) = ensure_session(ctx, bot, generated, &connect, session, &mut notices).await?;
-    ensure_bot(bot, generated, admin.as_ref(), &mut notices).await?;
-    Ok(Accounts { session, admin_user_id: admin.user_id().clone(), notices })
+    let own = admin.user_id().clone();
+    ensure_bot(bot, generated, admin.as_ref(), &mut notices).await.map_err(|e| of_own_session(e, &own))?;
+    Ok(Accounts { session, admin_user_id: own, notices })
 }
 
 fn open(ctx: &Ctx, bot: &Validated) -> Result<Arc<dyn Connect>, Error> {
@@ -89,22 +90,21 @@ async fn ensure_session(
 ) -> Result<(Secret, Box<dyn Admin>), Error> {
     if let Some(kept) = kept {
         check_identity(kept, bot)?;
-        if let Some(session) = read_session(kept, bot) {
-            let admin = connect.admin(session);
-            match admin.server_version().await {
-                Ok(_) => return Ok((kept.clone(), admin)),
-                Err(HomeserverError::CredentialRefused { .. }) => {}
-                Err(error) => return Err(error.into()),
+        let why = match read_session(kept, bot) {
+            Ok(session) => {
+                let admin = connect.admin(session);
+                match admin.server_version().await {
+                    Ok(_) => return Ok((disown(ctx, kept).await?, admin)),
+                    Err(HomeserverError::CredentialRefused { .. }) => {
+                        "is no longer accepted by the homeserver"
+                    }
+                    Err(error) => return Err(of_own_session(error.into(), admin.user_id())),
+                }
             }
-        }
-        notices.push(told(
-            false,
-            "SessionRenewed",
-            format!(
-                "the homeserver no longer accepts the session in Secret {}; a new one is made",
-                bot.names.admin_token()
-            ),
-        ));
+            Err(why) => why,
+        };
+        let note = format!("the session in Secret {} {why}; a new one is made", bot.names.admin_token());
+        notices.push(told(false, "SessionRenewed", note));
         orphans::delete(&ctx.client, kept).await?;
     }
     let session = match &bot.credential {
@@ -113,31 +113,71 @@ async fn ensure_session(
     };
     check_server_name(bot, Some(session.user_id.server_name()))?;
     let user_id = session.user_id.clone();
-    let secret = admin_token(bot, user_id.as_str(), &session.access_token);
+    let secret = admin_token(bot, &session);
     let admin = connect.admin(session);
-    admin.server_version().await?;
-    admin.set_unlimited(&user_id, true).await?;
+    let failed = |error: HomeserverError| of_own_session(error.into(), &user_id);
+    admin.server_version().await.map_err(failed)?;
+    admin.set_unlimited(&user_id, true).await.map_err(failed)?;
     match create_or_read(&ctx.client, FIELD_MANAGER, &secret).await? {
         Created::New(secret) => Ok((secret, admin)),
         // Another was faster; its session is as good, and the worker mounts that one.
         Created::Existing(secret) => {
             check_identity(&secret, bot)?;
             let session = read_session(&secret, bot)
-                .ok_or_else(|| Error::Waiting("another process makes the session".to_owned()))?;
+                .map_err(|_| Error::Waiting("another process makes the session".to_owned()))?;
             Ok((secret, connect.admin(session)))
         }
     }
 }
 
-/// The session in its Secret; `None` if it is for another URL or incomplete.
-fn read_session(secret: &Secret, bot: &Validated) -> Option<Session> {
-    let url = secret.metadata.annotations.as_ref()?.get(annotations::HOMESERVER)?;
-    (url == bot.homeserver_url.as_str()).then_some(())?;
-    let user_id = UserId::parse(text(secret, "user-id")?.expose_secret()).ok()?;
-    Some(Session { user_id, device_id: None, access_token: text(secret, "access-token")? })
+/// The session in its Secret, or why it is of no use.
+fn read_session(secret: &Secret, bot: &Validated) -> Result<Session, &'static str> {
+    if !is_session_of(secret, &bot.names) {
+        return Err("is that of an earlier bot of this name, whose admin account may still be active");
+    }
+    let url = secret.metadata.annotations.as_ref().and_then(|noted| noted.get(annotations::HOMESERVER));
+    if url.is_some_and(|url| url != bot.homeserver_url.as_str()) {
+        return Err("is for another URL than spec.homeserver.url");
+    }
+    match (url, session_of(secret)) {
+        (Some(_), Ok(session)) => Ok(session),
+        _ => Err("is incomplete"),
+    }
 }
 
-fn device() -> Result<DeviceId, Error> {
+/// What was made with an owner is made again without one: the garbage collector must not take it
+/// before the cleanup has used it, and a Secret is never changed.
+async fn disown(ctx: &Ctx, kept: &Secret) -> Result<Secret, Error> {
+    if kept.metadata.owner_references.iter().flatten().next().is_none() {
+        return Ok(kept.clone());
+    }
+    orphans::delete(&ctx.client, kept).await?;
+    match create_or_read(&ctx.client, FIELD_MANAGER, &without_owner(kept)).await? {
+        Created::New(secret) | Created::Existing(secret) => Ok(secret),
+    }
+}
+
+/// What goes wrong with a session of the worker's own admin account has nothing to do with the
+/// credential in the homeserver's Secret, and nobody must be told to change that one.
+pub(super) fn of_own_session(error: Error, user: &UserId) -> Error {
+    match error {
+        Error::Homeserver(HomeserverError::NotAdmin) => Problem::account(
+            "AdminAccountDemoted",
+            format!(
+                "account {user}, the admin account of this bot's worker, is no server admin any more; make {user} a \
+                 server admin again on the homeserver"
+            ),
+        )
+        .again_after(std::time::Duration::from_mins(1))
+        .into(),
+        Error::Homeserver(HomeserverError::CredentialRefused { .. }) => {
+            Error::Waiting(format!("the homeserver has just ended the session of {user}"))
+        }
+        other => other,
+    }
+}
+
+pub(super) fn device() -> Result<DeviceId, Error> {
     DeviceId::parse(DEVICE).map_err(|e| Problem::account("InvalidSpec", e.to_string()).into())
 }
 

@@ -15,8 +15,10 @@ use super::{
     entropy::{self, Entropy},
     error::{Error, Problem},
     labels,
+    names::Names,
     validate::Validated,
 };
+use crate::{crd::annotations, domain::UserId, homeserver::Session};
 
 /// The bot's account.
 #[derive(Debug, Clone)]
@@ -86,14 +88,19 @@ fn secret(bot: &Validated, name: String, data: Vec<(&str, SecretString)>) -> Sec
         (labels::SERVER_NAME.to_owned(), bot.server_name.to_string()),
         (labels::USERNAME.to_owned(), bot.username.to_string()),
     ]);
+    let metadata = ObjectMeta {
+        name: Some(name),
+        namespace: Some(bot.namespace.clone()),
+        labels: Some(labels),
+        annotations: Some(annotations),
+        ..ObjectMeta::default()
+    };
+    with_data(metadata, data)
+}
+
+fn with_data(metadata: ObjectMeta, data: Vec<(&str, SecretString)>) -> Secret {
     Secret {
-        metadata: ObjectMeta {
-            name: Some(name),
-            namespace: Some(bot.namespace.clone()),
-            labels: Some(labels),
-            annotations: Some(annotations),
-            ..ObjectMeta::default()
-        },
+        metadata,
         immutable: Some(true),
         type_: Some("Opaque".to_owned()),
         data: Some(
@@ -141,21 +148,49 @@ pub fn admin(bot: &Validated, entropy: &dyn Entropy) -> Result<Secret, Error> {
         ("username", SecretString::from(bot.admin_localpart.as_str())),
         ("password", entropy::password(entropy)?),
     ];
-    Ok(secret(bot, bot.names.admin(), data))
+    Ok(with_homeserver(secret(bot, bot.names.admin(), data), bot))
 }
 
-/// The Secret with the session of that account. It goes with the bot, and carries what the
-/// cleanup must know when the specification can no longer be read.
-pub fn admin_token(bot: &Validated, user_id: &str, token: &SecretString) -> Secret {
-    let data = vec![("access-token", token.clone()), ("user-id", SecretString::from(user_id))];
-    let mut session = secret(bot, bot.names.admin_token(), data);
-    session.metadata.owner_references = Some(vec![bot.owner.clone()]);
-    let annotations = session.metadata.annotations.get_or_insert_default();
-    annotations.insert(crate::crd::annotations::HOMESERVER.to_owned(), bot.homeserver_url.to_string());
+/// The Secret with the session of that account. The cleanup needs it and removes it, so it has no
+/// owner: the garbage collector would be faster when a bot is deleted in the foreground.
+pub fn admin_token(bot: &Validated, session: &Session) -> Secret {
+    with_homeserver(secret(bot, bot.names.admin_token(), session_data(session)), bot)
+}
+
+/// The same while the bot is being deleted; `like` is another Secret of that account.
+pub fn admin_token_like(like: &Secret, name: String, session: &Session) -> Secret {
+    with_data(metadata_like(like, Some(name)), session_data(session))
+}
+
+/// The same Secret without an owner, as it can be created.
+pub fn without_owner(secret: &Secret) -> Secret {
+    Secret { metadata: metadata_like(secret, secret.metadata.name.clone()), ..secret.clone() }
+}
+
+fn metadata_like(like: &Secret, name: Option<String>) -> ObjectMeta {
+    let ObjectMeta { namespace, labels, annotations, .. } = like.metadata.clone();
+    ObjectMeta { name, namespace, labels, annotations, ..ObjectMeta::default() }
+}
+
+fn session_data(session: &Session) -> Vec<(&'static str, SecretString)> {
+    let user_id = SecretString::from(session.user_id.as_str());
+    vec![("access-token", session.access_token.clone()), ("user-id", user_id)]
+}
+
+/// What the cleanup must know when the specification can no longer be read.
+fn with_homeserver(mut secret: Secret, bot: &Validated) -> Secret {
+    let noted = secret.metadata.annotations.get_or_insert_default();
+    noted.insert(annotations::HOMESERVER.to_owned(), bot.homeserver_url.to_string());
     if let Some(ca) = &bot.homeserver_ca {
-        annotations.insert(labels::HOMESERVER_CA.to_owned(), format!("{}/{}", ca.name, ca.key));
+        noted.insert(labels::HOMESERVER_CA.to_owned(), format!("{}/{}", ca.name, ca.key));
     }
-    session
+    secret
+}
+
+/// Whether a kept session is not that of an earlier custom resource of the same name.
+pub fn is_session_of(secret: &Secret, names: &Names) -> bool {
+    let user = text(secret, "user-id").and_then(|user| UserId::parse(user.expose_secret()).ok());
+    user.is_none_or(|user| names.is_admin(&user))
 }
 
 /// Reads the account Secret.

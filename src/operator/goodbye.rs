@@ -1,24 +1,31 @@
 //! What is done on the homeserver before a bot goes. (client, homeserver)
+//!
+//! What was reached stands in the Secrets of the worker's admin account. While there is a password,
+//! the deletion policy has yet to be carried out; it is removed before that account is deactivated,
+//! so that afterwards a session without a password, which the homeserver refuses, says that all is
+//! done.
+
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::Api;
 use secrecy::ExposeSecret as _;
 
 use super::{
-    account::{session_of, told},
+    account::{device, of_own_session, session_of, told},
     context::{Ctx, HomeserverTarget},
     dereference,
-    error::Error,
-    generated::text,
-    labels,
+    error::{Error, Problem},
+    generated::{admin_token_like, is_session_of, require, text},
+    labels::{self, FIELD_MANAGER},
     leaving::Leaving,
     names::Names,
 };
 use crate::{
     crd::{annotations, common::DeletionPolicy},
-    domain::{BotKind, DeviceId, Localpart, UserId},
-    homeserver::{Admin, Connect, HomeserverError},
-    kube_util::events::Notice,
+    domain::{BotKind, Localpart, UserId},
+    homeserver::{Admin, Connect, HomeserverError, Session},
+    kube_util::{create_or_read, events::Notice, orphans},
 };
 
 /// Who says goodbye.
@@ -34,87 +41,180 @@ pub struct Goodbye<'a> {
     pub leaving: &'a Leaving,
 }
 
-/// Does what the deletion policy says, then deactivates the worker's admin account. Without the
-/// session Secret there is nothing that could be done: nothing was made, or all is done.
+/// Why the worker's admin account cannot be entered; also said of one that was never made.
+const PASSWORD_REFUSED: &str = "PasswordRefused";
+
+/// What is kept of the worker's admin account.
+struct Kept {
+    token: Option<Secret>,
+    password: Option<Secret>,
+}
+
+/// A homeserver, and the worker's admin account there.
+type Entered = (Arc<dyn Connect>, Box<dyn Admin>);
+
+/// Does what the deletion policy says, then deactivates the worker's admin account.
 pub async fn leave_homeserver(
     ctx: &Ctx,
     goodbye: &Goodbye<'_>,
     notices: &mut Vec<Notice>,
 ) -> Result<(), Error> {
-    let names = goodbye.names;
+    let (names, leaving) = (goodbye.names, goodbye.leaving);
     let secrets: Api<Secret> = Api::namespaced(ctx.client.clone(), goodbye.namespace);
-    let (Some(token), account, admin_secret) = futures::future::try_join3(
+    let (token, account, password) = futures::future::try_join3(
         dereference::get(&secrets, Some(names.admin_token())),
         dereference::get(&secrets, Some(names.account())),
         dereference::get(&secrets, Some(names.admin())),
     )
-    .await?
-    else {
-        return Ok(());
-    };
-    let Some(connect) = open(ctx, &secrets, &token).await? else { return Ok(()) };
-    let session = session_of(&token)?;
-    let mut admin = connect.admin(session);
-    match admin.server_version().await {
-        Ok(_) => {}
-        Err(HomeserverError::CredentialRefused { .. }) => {
-            // Deactivated before an interruption, or revoked by somebody: the password tells.
-            match log_in(&connect, admin_secret.as_ref()).await? {
-                Some(again) => admin = again,
-                None => return Ok(()),
-            }
+    .await?;
+    let kept = Kept { token: token.filter(|token| is_session_of(token, names)), password };
+    if kept.token.is_none() && kept.password.is_none() {
+        // What this operator removes when all is done is not the Secret of the account.
+        if account.is_none() && leaving.admin_user_id.is_some() {
+            notices.push(accounts_left(leaving, "the Secrets that open them are gone"));
         }
-        Err(error) => return Err(error.into()),
+        return Ok(());
     }
-    let user = goodbye.leaving.user_id.as_deref().and_then(|user| UserId::parse(user).ok());
-    if let Some(user) = user {
-        say_goodbye(goodbye, admin.as_ref(), &connect, &user, account.as_ref(), notices).await?;
-    }
+    let user = leaving.user_id.as_deref().and_then(|user| UserId::parse(user).ok());
+    let has_duty = user.is_some() && leaving.policy != DeletionPolicy::Retain;
+    let (connect, admin) = match enter(ctx, goodbye, &secrets, &kept).await {
+        Ok(Some(entered)) => entered,
+        Ok(None) => return Ok(()),
+        // Nothing says that there ever was an account.
+        Err(error @ (Error::Homeserver(_) | Error::Problem(_)))
+            if kept.token.is_none() && leaving.admin_user_id.is_none() =>
+        {
+            if !matches!(&error, Error::Problem(problem) if problem.reason == PASSWORD_REFUSED) {
+                notices.push(accounts_left(leaving, &error.to_string()));
+            }
+            return Ok(());
+        }
+        Err(Error::Problem(problem)) if !has_duty => {
+            notices.push(accounts_left(leaving, &problem.message));
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
     let own = admin.user_id().clone();
-    admin.deactivate(&own).await?;
-    Ok(())
+    if let Some(user) = user {
+        let done = say_goodbye(goodbye, admin.as_ref(), &connect, &user, account.as_ref(), notices).await;
+        done.map_err(|error| of_own_session(error, &own))?;
+    }
+    if let Some(password) = &kept.password {
+        orphans::delete(&ctx.client, password).await?;
+    }
+    admin.deactivate(&own).await.map_err(|error| of_own_session(error.into(), &own))
 }
 
+/// That accounts stay as they are although they should not.
+pub(super) fn accounts_left(leaving: &Leaving, why: &str) -> Notice {
+    let known = [&leaving.user_id, &leaving.admin_user_id];
+    let known: Vec<&str> = known.into_iter().flatten().map(String::as_str).collect();
+    let known = if known.is_empty() { "whatever there was".to_owned() } else { known.join(", ") };
+    told(true, "AccountsLeft", format!("left on the homeserver what was not done yet ({known}): {why}"))
+}
+
+/// A session that works and is kept, so that what is reached later can be told by it. `None` if an
+/// earlier attempt came to its end.
+async fn enter(
+    ctx: &Ctx,
+    goodbye: &Goodbye<'_>,
+    secrets: &Api<Secret>,
+    kept: &Kept,
+) -> Result<Option<Entered>, Error> {
+    let connect = open(ctx, goodbye.names, secrets, kept).await?;
+    let session = kept.token.as_ref().map(session_of).transpose();
+    if let Ok(Some(session)) = &session {
+        let admin = connect.admin(session.clone());
+        match admin.server_version().await {
+            Ok(_) => return Ok(Some((connect, admin))),
+            Err(HomeserverError::CredentialRefused { .. }) if kept.password.is_none() => return Ok(None),
+            Err(HomeserverError::CredentialRefused { .. }) => {}
+            Err(error) => return Err(of_own_session(error.into(), admin.user_id())),
+        }
+    }
+    let Some(password) = &kept.password else { return session.map(|_| None).map_err(Into::into) };
+    let session = log_in(&connect, password).await?;
+    let like = kept.token.as_ref().unwrap_or(password);
+    let name = goodbye.names.admin_token();
+    if let Some(old) = dereference::get(secrets, Some(name.clone())).await? {
+        orphans::delete(&ctx.client, &old).await?;
+    }
+    create_or_read(&ctx.client, FIELD_MANAGER, &admin_token_like(like, name, &session)).await?;
+    let admin = connect.admin(session);
+    Ok(Some((connect, admin)))
+}
+
+/// The homeserver that the Secrets say they are for.
 async fn open(
     ctx: &Ctx,
+    names: &Names,
     secrets: &Api<Secret>,
-    token: &Secret,
-) -> Result<Option<std::sync::Arc<dyn Connect>>, Error> {
-    let noted = |key: &str| token.metadata.annotations.as_ref().and_then(|a| a.get(key));
-    let Some(url) = noted(annotations::HOMESERVER).and_then(|url| url.parse().ok()) else { return Ok(None) };
-    let ca_pem = match noted(labels::HOMESERVER_CA).and_then(|ca| ca.split_once('/')) {
+    kept: &Kept,
+) -> Result<Arc<dyn Connect>, Error> {
+    let noted = |secret: &Option<Secret>, key: &str| -> Option<String> {
+        secret.as_ref()?.metadata.annotations.as_ref()?.get(key).cloned()
+    };
+    let place = |secret: &Option<Secret>| {
+        let url = noted(secret, annotations::HOMESERVER)?.parse().ok()?;
+        Some((url, noted(secret, labels::HOMESERVER_CA)))
+    };
+    let Some((url, ca)) = place(&kept.token).or_else(|| place(&kept.password)) else {
+        return Err(Problem::account(
+            "CredentialNotForThisHomeserver",
+            format!(
+                "neither Secret {} nor Secret {} has an annotation {} with the URL of the homeserver, so the accounts \
+                 cannot be looked after; set it on one of them",
+                names.admin_token(),
+                names.admin(),
+                annotations::HOMESERVER,
+            ),
+        )
+        .again_after(std::time::Duration::from_mins(1))
+        .into());
+    };
+    let ca_pem = match ca.as_deref().and_then(|ca| ca.split_once('/')) {
         None => None,
         Some((name, key)) => dereference::get(secrets, Some(name.to_owned()))
             .await?
             .and_then(|secret| secret.data?.remove(key).map(|bytes| bytes.0)),
     };
-    Ok(Some((ctx.connect)(HomeserverTarget { url, ca_pem })?))
+    Ok((ctx.connect)(HomeserverTarget { url, ca_pem })?)
 }
 
-async fn log_in(
-    connect: &std::sync::Arc<dyn Connect>,
-    secret: Option<&Secret>,
-) -> Result<Option<Box<dyn Admin>>, Error> {
-    let Some(secret) = secret else { return Ok(None) };
-    let (Some(username), Some(password)) = (text(secret, "username"), text(secret, "password")) else {
-        return Ok(None);
+async fn log_in(connect: &Arc<dyn Connect>, secret: &Secret) -> Result<Session, Error> {
+    let (username, password) = (require(secret, "username")?, require(secret, "password")?);
+    let unusable = |_| Problem::account("SecretKeyInvalid", "the kept admin account has no usable name");
+    let localpart = Localpart::parse(username.expose_secret()).map_err(unusable)?;
+    let (reason, mend) = match connect.entry().login(&localpart, &password, &device()?).await {
+        Ok(session) => return Ok(session),
+        Err(HomeserverError::PasswordRefused { .. }) => (
+            PASSWORD_REFUSED,
+            format!(
+                "activate that account if it is deactivated, and set its password to that in Secret {}",
+                secret.metadata.name.as_deref().unwrap_or_default()
+            ),
+        ),
+        Err(HomeserverError::PasswordLoginDisabled) => {
+            ("PasswordLoginDisabled", "switch password login on".to_owned())
+        }
+        Err(error) => return Err(error.into()),
     };
-    let (Ok(localpart), Ok(device)) =
-        (Localpart::parse(username.expose_secret()), DeviceId::parse("EMSOPERATOR"))
-    else {
-        return Ok(None);
-    };
-    match connect.entry().login(&localpart, &password, &device).await {
-        Ok(session) => Ok(Some(connect.admin(session))),
-        Err(HomeserverError::PasswordRefused { .. } | HomeserverError::PasswordLoginDisabled) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
+    Err(Problem::account(
+        reason,
+        format!(
+            "the homeserver accepts neither the kept session nor the password of {localpart}, the admin account of \
+             this bot's worker ({reason}); {mend}"
+        ),
+    )
+    .again_after(std::time::Duration::from_mins(1))
+    .into())
 }
 
 async fn say_goodbye(
     goodbye: &Goodbye<'_>,
     admin: &dyn Admin,
-    connect: &std::sync::Arc<dyn Connect>,
+    connect: &Arc<dyn Connect>,
     user: &UserId,
     account_secret: Option<&Secret>,
     notices: &mut Vec<Notice>,
@@ -143,7 +243,7 @@ async fn say_goodbye(
 
 async fn leave_rooms(
     admin: &dyn Admin,
-    connect: &std::sync::Arc<dyn Connect>,
+    connect: &Arc<dyn Connect>,
     user: &UserId,
     locked: bool,
 ) -> Result<(), Error> {

@@ -22,12 +22,15 @@ pub struct Leaving {
     pub closed: bool,
     /// User id of the bot, once there was one.
     pub user_id: Option<String>,
+    /// User id of the worker's admin account, once there was one.
+    pub admin_user_id: Option<String>,
 }
 
 impl Leaving {
     pub(super) fn read(object: DynamicObject) -> Self {
         let data = &object.data;
         let trail = data.pointer("/status/trail").cloned();
+        let text = |place: &str| data.pointer(place).and_then(Value::as_str).map(ToOwned::to_owned);
         Self {
             policy: data
                 .pointer("/spec/deletionPolicy")
@@ -35,7 +38,8 @@ impl Leaving {
                 .unwrap_or_default(),
             closed: trail.as_ref().is_some_and(|trail| trail["closed"] == true),
             trail: trail.and_then(|trail| serde_json::from_value(trail).ok()),
-            user_id: data.pointer("/status/userID").and_then(Value::as_str).map(ToOwned::to_owned),
+            user_id: text("/status/userID"),
+            admin_user_id: text("/status/adminUserID"),
             metadata: object.metadata,
         }
     }

@@ -30,6 +30,7 @@ pub mod secrets;
 pub mod seen;
 pub mod status;
 pub mod trail;
+mod unread;
 pub mod validate;
 pub mod worker_state;
 

@@ -2,7 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::domain::{BotKind, IdError, Localpart};
+use crate::domain::{BotKind, IdError, Localpart, UserId};
 
 /// The names of one bot's children.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +74,12 @@ impl Names {
     pub fn admin_localpart(&self, username: &Localpart) -> Result<Localpart, IdError> {
         Localpart::parse(format!("{username}-admin-{}", self.uid8))
     }
+
+    /// Whether a user is the admin account of this custom resource, and not that of an earlier one of
+    /// the same name.
+    pub fn is_admin(&self, user: &UserId) -> bool {
+        user.localpart().ends_with(&format!("-admin-{}", self.uid8))
+    }
 }
 
 /// A pod of a `StatefulSet` carries the label `<name>-<revision>` with up to eleven characters
@@ -144,5 +150,8 @@ mod tests {
         let names = Names::new(BotKind::Audit, "auditbot", UID);
         let admin = names.admin_localpart(&Localpart::parse("auditbot").unwrap()).unwrap();
         assert_eq!(admin.as_str(), "auditbot-admin-6f1c2a9b");
+        let is_admin = |user: &str| names.is_admin(&UserId::parse(user).unwrap());
+        assert!(is_admin("@auditbot-admin-6f1c2a9b:example.org"));
+        assert!(!is_admin("@auditbot-admin-0f1c2a9b:example.org"), "that of an earlier one");
     }
 }

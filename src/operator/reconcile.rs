@@ -21,11 +21,12 @@ use super::{
     problem::explain,
     provision::{Progress, complete, fingerprint, worker_only},
     status::{self, Observed, types},
+    unread,
 };
 use crate::{
     crd::{Bot, annotations, common::AdminApi},
     domain::{Failure as _, Retry},
-    kube_util::{apply_status, conditions::is_true, events::Notice},
+    kube_util::{self, apply_status, conditions::is_true, events::Notice},
 };
 
 /// While a worker is not ready its pod is looked at this often: no watch tells why it is not.
@@ -157,13 +158,27 @@ async fn report_paused<B: Bot>(bot: &B, ctx: &Ctx, why: &'static str) -> Result<
     Ok(Action::await_change())
 }
 
-/// An object that was stored under another schema: nothing can be done but to say so.
+/// An object that was stored under another schema: nothing can be done but to say so. The API
+/// server may refuse to write even the status of such an object; the Event remains.
 async fn report_invalid<B: Bot>(invalid: &InvalidObject, ctx: &Ctx) -> Action {
     let problem: String = invalid.error.chars().filter(|c| !c.is_control()).take(300).collect();
     let note = format!("the specification cannot be read: {problem}; correct it with kubectl edit");
     let about = metadata_only::<B>(invalid.metadata.clone()).object_ref(&());
-    ctx.events.publish(&warning("InvalidSpec", note), &about).await;
-    Action::await_change()
+    ctx.events.publish(&warning("InvalidSpec", note.clone()), &about).await;
+    ctx.recent.forget(invalid.metadata.uid.as_deref().unwrap_or_default());
+    if let Err(error) = Box::pin(write_invalid::<B>(invalid, ctx, note)).await {
+        tracing::info!(%error, detail = error.detail(), "the status cannot say that the object is invalid");
+    }
+    Action::requeue(ctx.settings.resync)
+}
+
+async fn write_invalid<B: Bot>(invalid: &InvalidObject, ctx: &Ctx, note: String) -> kube_util::Result<()> {
+    let Some(live) = unread::read::<B>(&ctx.client, &invalid.metadata).await? else { return Ok(()) };
+    // A status that cannot be read either would be lost, and with it what is known of the accounts.
+    let Some(old) = live.status() else { return Ok(()) };
+    let new = status::compute_invalid(B::KIND, live.meta().generation, Some(&old), note, ctx.clock.now());
+    apply_status(&ctx.client, FIELD_MANAGER, &live, &new).await?;
+    Ok(())
 }
 
 fn warning(reason: &'static str, note: String) -> Notice {

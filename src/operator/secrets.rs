@@ -7,7 +7,9 @@ use super::{
     context::Ctx,
     dereference::Found,
     error::{Error, Problem},
-    generated::{self, AccountSecret, PhraseState, check_identity, phrase_state, read_account, require},
+    generated::{
+        self, AccountSecret, PhraseState, check_identity, is_session_of, phrase_state, read_account, require,
+    },
     labels::FIELD_MANAGER,
     validate::Validated,
 };
@@ -36,7 +38,8 @@ pub async fn ensure_secrets_exist(ctx: &Ctx, bot: &Validated, found: &Found) -> 
     if found.account.is_none() && bot.had_account {
         return Err(lost(bot, &bot.names.account(), "the bot's account").into());
     }
-    if found.admin.is_none() && found.admin_token.is_some() {
+    let has_session = found.admin_token.as_ref().is_some_and(|kept| is_session_of(kept, &bot.names));
+    if found.admin.is_none() && has_session {
         return Err(lost(bot, &bot.names.admin(), "the worker's admin account").into());
     }
     let mut made = Vec::new();

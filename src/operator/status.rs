@@ -101,7 +101,11 @@ pub fn compute(
     } else {
         new.extend(of_worker(kind, observed).iter().map(|(type_, check)| of(type_, check)));
     }
-    let ready = ready(kind, old, observed, &new);
+    let mut ready = ready(kind, old, observed, &new);
+    if !observed.without_effect.is_empty() {
+        let fields = observed.without_effect.join(", ");
+        ready.message = format!("{}; without effect in this release: {fields}", ready.message);
+    }
     new.push(of(types::READY, &ready));
     let facts = &observed.facts;
     BotStatus {
@@ -153,12 +157,35 @@ pub fn compute_deleting(
     waiting: String,
     now: Timestamp,
 ) -> BotStatus {
+    not_ready(kind, generation, old, &Check::failed("Deleting", waiting), now)
+}
+
+/// The status of a bot whose specification cannot be read: nothing is done for it, what was made
+/// goes on as it is.
+pub fn compute_invalid(
+    kind: BotKind,
+    generation: Option<i64>,
+    old: Option<&BotStatus>,
+    problem: String,
+    now: Timestamp,
+) -> BotStatus {
+    not_ready(kind, generation, old, &Check::failed("InvalidSpec", problem), now)
+}
+
+/// What was said stays, but for `Ready`.
+fn not_ready(
+    kind: BotKind,
+    generation: Option<i64>,
+    old: Option<&BotStatus>,
+    ready: &Check,
+    now: Timestamp,
+) -> BotStatus {
     let none = BotStatus::default();
     let old = old.unwrap_or(&none);
     let is_kept = |c: &&Condition| types::OPERATOR.contains(&c.type_.as_str()) && c.type_ != types::READY;
     let mut new: Vec<Condition> = old.conditions.iter().filter(is_kept).cloned().collect();
     new.extend(said_for_worker(kind, old));
-    new.push(to_condition(types::READY, &Check::failed("Deleting", waiting), generation));
+    new.push(to_condition(types::READY, ready, generation));
     BotStatus {
         observed_generation: generation,
         conditions: merge(&old.conditions, new, now),
@@ -270,12 +297,7 @@ fn ready(kind: BotKind, old: &BotStatus, observed: &Observed, new: &[Condition])
             None => return Check::unknown(reason_of(type_), format!("{type_} is not reported yet")),
         }
     }
-    let mut message = "the bot works".to_owned();
-    if !observed.without_effect.is_empty() {
-        message =
-            format!("{message}; without effect in this release: {}", observed.without_effect.join(", "));
-    }
-    Check::ok("AllReady", message)
+    Check::ok("AllReady", "the bot works")
 }
 
 fn reason_of(type_: &str) -> &'static str {

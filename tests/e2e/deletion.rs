@@ -92,8 +92,16 @@ async fn leaver_leaves_the_rooms(scene: &Scene, room: &str) {
 }
 
 async fn ender_is_deactivated(scene: &Scene, room: &str) {
-    println!("-- Deactivate");
-    scene.tenant.delete_bot("AdminBot", "ender").await;
+    println!("-- Deactivate, in the foreground: the garbage collector takes the children first");
+    let bots = scene.tenant.bots("AdminBot");
+    bots.delete("ender", &DeleteParams::foreground()).await.unwrap();
+    eventually("deletion in the foreground", Duration::from_mins(2), || async {
+        match bots.get_opt("ender").await.unwrap() {
+            None => Ok(()),
+            Some(bot) => Err(format!("{}", bot.data["status"]["conditions"])),
+        }
+    })
+    .await;
     let account = scene.account(&scene.user_id("ender")).await.unwrap();
     assert_eq!(account["deactivated"], true, "{account}");
     assert_eq!(scene.synapse.standing(room, &scene.user_id("ender")).await.0, "leave");

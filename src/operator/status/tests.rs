@@ -124,6 +124,21 @@ fn a_bot_that_goes_says_what_it_waits_for() {
     assert!(find(&status.conditions, types::RECORDING).is_none(), "that is the worker's to say");
 }
 
+#[test]
+fn fields_without_effect_are_named_whether_it_works_or_not() {
+    let all =
+        [types::ENCRYPTION, types::DATABASE, types::ROOMS, types::RECORDING].map(|type_| (type_, "True"));
+    for (worker_ready, reason) in [(true, "AllReady"), (false, "WorkerNotReady")] {
+        let mut using = observed(well(), worker_ready);
+        using.without_effect = vec!["spec.database.eraser"];
+        let status = compute(BotKind::Audit, Some(1), Some(&reported(&all)), &using, at(0));
+        let ready = find(&status.conditions, types::READY).unwrap();
+        assert_eq!(ready.reason, reason);
+        let named = "; without effect in this release: spec.database.eraser";
+        assert!(ready.message.ends_with(named), "{}", ready.message);
+    }
+}
+
 /// The worker has a part of a condition that was said in its place; to take the rest away would
 /// leave half of it.
 #[test]

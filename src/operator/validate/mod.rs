@@ -218,16 +218,17 @@ fn credential<B: Bot>(bot: &B, found: &Found) -> Result<Credential, Problem> {
     };
     let secret =
         found.credential.as_ref().ok_or_else(|| missing(&key.name, &[&key.key], Problem::account))?;
-    check_destination(secret, url)?;
+    let namespace = bot.namespace().unwrap_or_default();
+    check_destination(secret, url, &namespace)?;
     if let Some(proxy) = &bot.common().worker.proxy {
-        check_proxy(secret, &proxy.url)?;
+        check_proxy(secret, &proxy.url, &namespace)?;
     }
     require(secret, &key.key).map(make)
 }
 
 /// Who may create a bot but not read Secrets must not be able to have one sent to a server of
 /// theirs: the Secret itself says which URL it is for.
-fn check_destination(secret: &Secret, url: &str) -> Result<(), Problem> {
+fn check_destination(secret: &Secret, url: &str, namespace: &str) -> Result<(), Problem> {
     let name = secret.metadata.name.as_deref().unwrap_or_default();
     let annotation = annotations::HOMESERVER;
     match secret.metadata.annotations.as_ref().and_then(|a| a.get(annotation)) {
@@ -243,7 +244,8 @@ fn check_destination(secret: &Secret, url: &str) -> Result<(), Problem> {
             "CredentialNotForThisHomeserver",
             format!(
                 "Secret {name} does not say which homeserver it is for; nothing was sent. Somebody who may write \
-                 it must set its annotation: kubectl annotate secret {name} {annotation}={url}"
+                 it must set its annotation: kubectl annotate secret {name} --namespace {namespace} \
+                 {annotation}={url}"
             ),
         )),
     }
@@ -251,13 +253,12 @@ fn check_destination(secret: &Secret, url: &str) -> Result<(), Problem> {
 
 /// A proxy reads what goes to a homeserver without TLS, credentials as well: whoever may only create
 /// bots does not choose it.
-fn check_proxy(secret: &Secret, url: &str) -> Result<(), Problem> {
+fn check_proxy(secret: &Secret, url: &str, namespace: &str) -> Result<(), Problem> {
     let annotation = annotations::PROXY;
     if secret.metadata.annotations.as_ref().and_then(|a| a.get(annotation)).is_some_and(|a| a == url) {
         return Ok(());
     }
     let name = secret.metadata.name.as_deref().unwrap_or_default();
-    let namespace = secret.metadata.namespace.as_deref().unwrap_or_default();
     Err(Problem::account(
         "CredentialNotForThisProxy",
         format!(

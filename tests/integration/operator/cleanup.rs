@@ -9,7 +9,7 @@ use serde_json::json;
 use super::world::{NAMESPACE, World};
 
 /// A bot that works, with a trail and a room.
-async fn working(policy: &str) -> World {
+pub(super) async fn working(policy: &str) -> World {
     let world = World::new();
     world.bot::<AuditBot>(&json!({"deletionPolicy": policy}));
     world.settle::<AuditBot>(&world.start()).await;
@@ -23,23 +23,23 @@ async fn working(policy: &str) -> World {
     world
 }
 
-fn rooms(world: &World) -> usize {
+pub(super) fn rooms(world: &World) -> usize {
     let bot = World::user("auditbot");
     let rooms: Vec<_> = world.homeserver.world().rooms.keys().cloned().collect();
     rooms.iter().filter(|room| world.homeserver.membership(room, &bot) == "join").count()
 }
 
-fn close(world: &World) {
+pub(super) fn close(world: &World) {
     world.api.edit("auditbots", NAMESPACE, "auditbot", |bot| {
         bot["status"]["trail"] = json!({"epoch": 1, "size": 9, "rootHash": "b".repeat(64), "closed": true});
     });
 }
 
-fn is_gone(world: &World) -> bool {
+pub(super) fn is_gone(world: &World) -> bool {
     world.api.get("auditbots", NAMESPACE, "auditbot").is_none()
 }
 
-async fn goes(world: &World) {
+pub(super) async fn goes(world: &World) {
     let ctx = world.start();
     for _ in 0..5 {
         world.reconcile::<AuditBot>(&ctx).await;

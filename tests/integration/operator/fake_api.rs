@@ -84,6 +84,7 @@ struct State {
     version: u64,
     calls: Vec<Call>,
     faults: Vec<Fault>,
+    terminating: bool,
 }
 
 type Key = (String, String, String); // plural, namespace, name
@@ -156,6 +157,16 @@ impl FakeApi {
         self.state.lock().unwrap().delete(&key, None);
     }
 
+    /// Every namespace is being deleted: nothing new may be made.
+    pub(crate) fn terminate_namespaces(&self) {
+        self.state.lock().unwrap().terminating = true;
+    }
+
+    /// Removes what the object with this UID owns, as for a deletion in the foreground.
+    pub(crate) fn collect_garbage(&self, uid: &str) {
+        self.state.lock().unwrap().collect(uid);
+    }
+
     async fn serve(&self, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
         let (parts, body) = request.into_parts();
         let bytes = body.collect_bytes().await.map_err(std::io::Error::other)?;
@@ -188,6 +199,12 @@ impl FakeApi {
 fn failure(code: u16, reason: &str, message: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
            "code": code, "reason": reason, "message": message})
+}
+
+fn being_terminated(namespace: &str) -> (u16, Value) {
+    let message =
+        format!("unable to create new content in namespace {namespace} because it is being terminated");
+    (403, failure(403, "Forbidden", &message))
 }
 
 struct Target {
@@ -249,6 +266,8 @@ impl State {
                 Some(stored) => (200, stored.value.clone()),
                 None => (404, failure(404, "NotFound", &format!("{} {name:?} not found", target.plural))),
             },
+            ("POST", _) if self.terminating => being_terminated(&target.namespace),
+            ("POST", _) if parameter(&call.query, "dryRun").is_some() => (201, call.body.clone()),
             ("POST", _) => {
                 let name = call.body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 self.create(key(&name), call.body.clone())
@@ -312,6 +331,7 @@ impl State {
         match &old {
             None if target.subresource.is_some() => return (404, failure(404, "NotFound", "not found")),
             None if !uid.is_null() => return (409, failure(409, "Conflict", "uid precondition failed")),
+            None if self.terminating => return being_terminated(&key.1),
             Some(old) if !uid.is_null() && uid != old.value["metadata"]["uid"] => {
                 return (409, failure(409, "Conflict", "uid mismatch"));
             }

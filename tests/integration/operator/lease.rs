@@ -1,12 +1,23 @@
 //! Leader election with two candidates and a clock that the test turns.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use ems_bots::kube_util::lease::{Attempt, Elector, LeaseConfig, Loss};
+use ems_bots::{
+    homeserver::Connect,
+    kube_util::{
+        lease::{Attempt, Elector, LeaseConfig, Loss},
+        readiness::Readiness,
+    },
+    operator::{
+        metrics::Metrics,
+        run::{LEASE, Operator, RunError},
+    },
+};
 use k8s_openapi::jiff::Timestamp;
 use tokio::time::{Instant, advance, timeout};
+use tokio_util::sync::CancellationToken;
 
-use super::fake_api::FakeApi;
+use super::{fake_api::FakeApi, world::World};
 
 fn candidate(api: &FakeApi, holder: &str) -> Elector {
     Elector::new(api.client(), LeaseConfig::new("system", "operator", holder), || Timestamp::UNIX_EPOCH)
@@ -125,4 +136,30 @@ async fn a_released_lease_is_free_at_once() {
     assert_eq!(b.attempt().await.unwrap(), Attempt::Held);
     a.release().await.unwrap();
     assert_eq!(holder(&api).as_deref(), Some("b"), "nobody releases what another holds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_operator_ends_when_it_has_lost_the_lease() {
+    let world = World::new();
+    let readiness = Readiness::waiting_for([LEASE]);
+    let homeserver = world.homeserver.clone();
+    let operator = Operator {
+        client: world.api.client(),
+        connect: Arc::new(move |_| Ok(Arc::new(homeserver.clone()) as Arc<dyn Connect>)),
+        settings: world.settings.clone(),
+        metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
+        lease: LeaseConfig::new("system", "operator", "a"),
+        concurrency: 1,
+        readiness: readiness.clone(),
+    };
+    let another_comes = async {
+        readiness.wait_for(LEASE).await;
+        assert_eq!(holder(&world.api).as_deref(), Some("a"));
+        world.api.edit("leases", "system", "operator", |lease| lease["spec"]["holderIdentity"] = "b".into());
+    };
+    let runs = timeout(Duration::from_mins(1), operator.run(CancellationToken::new()));
+    let (outcome, ()) = tokio::join!(runs, another_comes);
+    let lost = outcome.expect("it ends by itself").unwrap_err();
+    assert!(matches!(&lost, RunError::Lost(Loss::Taken(by)) if by == "b"), "{lost:?}");
+    assert_eq!(holder(&world.api).as_deref(), Some("b"), "what another holds is not released");
 }

@@ -7,6 +7,7 @@ mod fake_api;
 mod fake_ssa;
 mod kube_util;
 mod lease;
+mod leaving;
 mod problems;
 mod provisioning;
 mod world;

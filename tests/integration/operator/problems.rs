@@ -40,7 +40,7 @@ async fn a_homeserver_that_is_in_trouble() {
         ("HomeserverFailing", "server_version", || HomeserverError::Server { status: 502, what: "version" }),
         ("HomeserverRateLimited", "register_admin", limited),
         ("SharedSecretRefused", "register_admin", || HomeserverError::SharedSecretRefused),
-        ("CredentialNotAdmin", "server_version", || HomeserverError::NotAdmin),
+        ("AdminAccountDemoted", "server_version", || HomeserverError::NotAdmin),
         ("AdminApiNotOffered", "register_admin", || HomeserverError::NotOffered { what: "registration" }),
     ];
     for (reason, call, error) in cases {
@@ -52,6 +52,35 @@ async fn a_homeserver_that_is_in_trouble() {
         world.settle::<AuditBot>(&world.start()).await;
         assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True", "{reason} heals");
     }
+}
+
+#[tokio::test]
+async fn an_admin_account_that_was_demoted_is_not_mended_in_a_secret() {
+    let world = World::new();
+    world.bot::<AuditBot>(&json!({}));
+    world.settle::<AuditBot>(&world.start()).await;
+    let admin = world.secret_text("auditbot-admin-token", "user-id");
+    let promote = |is_admin| world.homeserver.world().users.get_mut(&admin).unwrap().account.admin = is_admin;
+    promote(false);
+    let (reason, message) = says(&world, "AccountReady").await;
+    assert_eq!(reason, "AdminAccountDemoted");
+    assert!(message.contains(&format!("make {admin} a server admin again")), "{message}");
+    assert!(!message.contains("Secret") && !message.contains("token"), "{message}");
+    promote(true);
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
+}
+
+#[tokio::test]
+async fn an_access_token_of_somebody_who_is_no_admin_is_to_be_replaced() {
+    let world = World::new();
+    world.bot_with_access_token(false);
+    let (reason, message) = says(&world, "AccountReady").await;
+    assert_eq!(reason, "CredentialNotAdmin");
+    assert!(
+        message.contains("put the access token of a server admin into key token of Secret token"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -114,6 +143,8 @@ async fn a_credential_for_another_url_is_not_sent() {
         let (reason, message) = says(&world, "AccountReady").await;
         assert_eq!(reason, "CredentialNotForThisHomeserver");
         assert!(message.contains("ems-bots-homeserver") && message.contains(URL), "{message}");
+        let is_complete = message.contains("kubectl annotate secret ems-bots-homeserver --namespace tenant ");
+        assert_eq!(is_complete, annotation == json!({}), "{message}");
         assert!(world.opened.lock().unwrap().is_empty(), "no connection was opened");
     }
 }
@@ -329,4 +360,33 @@ async fn a_bot_that_cannot_be_read_is_told_of_and_left_alone() {
     world.settle::<AdminBot>(&world.start()).await;
     assert_eq!(world.events(), ["InvalidSpec"]);
     assert_eq!(world.api.names("secrets", NAMESPACE).len(), 2);
+    assert_eq!(world.condition::<AdminBot>("Ready").1, "InvalidSpec");
+}
+
+#[tokio::test]
+async fn a_bot_that_cannot_be_read_any_more_is_not_ready_and_loses_nothing() {
+    let world = World::new();
+    world.bot::<AuditBot>(&json!({"displayName": "Auditor"}));
+    world.settle::<AuditBot>(&world.start()).await;
+    world.worker_is_ready::<AuditBot>();
+    world.worker_reports::<AuditBot>().await;
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.condition::<AuditBot>("Ready").0, "True");
+    let status = || world.api.get("auditbots", NAMESPACE, "auditbot").unwrap()["status"].clone();
+    let before = status();
+    let name = |name| {
+        world.api.edit("auditbots", NAMESPACE, "auditbot", |bot| bot["spec"]["displayName"] = name);
+    };
+    name(json!({"not": "a text"}));
+    world.settle::<AuditBot>(&world.start()).await;
+    let (ready, reason, message) = world.condition::<AuditBot>("Ready");
+    assert_eq!((ready.as_str(), reason.as_str()), ("False", "InvalidSpec"));
+    assert!(message.contains("kubectl edit"), "{message}");
+    for field in ["userID", "adminUserID", "backupPhrase"] {
+        assert!(!before[field].is_null() && before[field] == status()[field], "{field}");
+    }
+    assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True", "its account is as it was");
+    name(json!("Auditor"));
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.condition::<AuditBot>("Ready").0, "True");
 }

@@ -27,6 +27,10 @@ async fn everything_is_made<B: Kind>() {
     for part in ["account", "backup-phrase", "database-roles", "admin-token"] {
         assert!(secrets.contains(&format!("{base}-{part}")), "{part} is missing in {secrets:?}");
     }
+    for name in &secrets {
+        let secret = world.api.get("secrets", NAMESPACE, name).unwrap();
+        assert!(secret["metadata"]["ownerReferences"].is_null(), "{name} goes with nobody");
+    }
     assert_eq!(world.condition::<B>("AccountReady").0, "True");
     assert_eq!(world.condition::<B>("WorkerReady").1, "Starting");
     assert_eq!(world.condition::<B>("EncryptionReady").0, "Unknown");
@@ -227,17 +231,31 @@ async fn nothing_is_touched_while_paused() {
 }
 
 #[tokio::test]
+async fn an_operator_that_is_paused_says_so_and_does_nothing() {
+    let mut world = World::new();
+    world.bot::<AuditBot>(&json!({}));
+    world.settle::<AuditBot>(&world.start()).await;
+    world.api.delete("services", NAMESPACE, "auditbot-worker");
+    let calls = world.homeserver.calls().len();
+    world.settings.paused = true;
+    world.settle::<AuditBot>(&world.start()).await;
+    assert!(world.api.get("services", NAMESPACE, "auditbot-worker").is_none());
+    let (status, reason, _) = world.condition::<AuditBot>("Paused");
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "OperatorPaused"));
+    world.api.delete("auditbots", NAMESPACE, "auditbot");
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.condition::<AuditBot>("Paused").1, "OperatorPaused", "it waits with its finalizer");
+    assert!(world.api.get("statefulsets", NAMESPACE, "auditbot-worker").is_some());
+    assert_eq!(world.homeserver.calls().len(), calls);
+    world.settings.paused = false;
+    world.reconcile::<AuditBot>(&world.start()).await.unwrap().unwrap();
+    assert!(world.api.get("auditbots", NAMESPACE, "auditbot").is_none());
+}
+
+#[tokio::test]
 async fn an_access_token_creates_the_admin_account_with_a_mark_of_its_own() {
     let world = World::new();
-    let root = world.homeserver.add_user(&"root".parse().unwrap(), true);
-    let token = secrecy::ExposeSecret::expose_secret(&root.access_token).to_owned();
-    world.secret("token", &[("token", &token)]);
-    world.api.edit("secrets", NAMESPACE, "token", |secret| {
-        secret["metadata"]["annotations"] = json!({"ems.element.io/homeserver": super::world::URL});
-    });
-    world.bot::<AuditBot>(
-        &json!({"homeserver": {"adminApi": {"accessToken": {"name": "token", "key": "token"}}}}),
-    );
+    world.bot_with_access_token(true);
     world.settle::<AuditBot>(&world.start()).await;
     assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
     let admin = world.secret_text("auditbot-admin-token", "user-id");
@@ -265,6 +283,83 @@ async fn a_session_that_was_revoked_is_made_anew() {
     assert_ne!(world.secret_text("auditbot-admin-token", "access-token"), old);
     assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
     assert_eq!(world.homeserver.world().users.len(), 2, "no second admin account");
+    let notes = world.notes("SessionRenewed");
+    assert!(notes.len() == 1 && notes[0].contains("no longer accepted"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_session_for_another_url_is_made_anew_and_not_called_refused() {
+    let world = World::new();
+    world.bot::<AuditBot>(&json!({}));
+    world.settle::<AuditBot>(&world.start()).await;
+    let moved = "http://synapse-main:8008";
+    world.api.edit("auditbots", NAMESPACE, "auditbot", |bot| bot["spec"]["homeserver"]["url"] = moved.into());
+    world.api.edit("secrets", NAMESPACE, "ems-bots-homeserver", |secret| {
+        secret["metadata"]["annotations"]["ems.element.io/homeserver"] = moved.into();
+    });
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
+    let notes = world.notes("SessionRenewed");
+    assert!(notes.len() == 1 && notes[0].contains("is for another URL"), "{notes:?}");
+}
+
+#[tokio::test]
+async fn a_session_with_an_owner_is_kept_without_one() {
+    let world = World::new();
+    world.bot::<AuditBot>(&json!({}));
+    world.settle::<AuditBot>(&world.start()).await;
+    let session = || world.api.get("secrets", NAMESPACE, "auditbot-admin-token").unwrap();
+    let (before, logins) = (session(), world.homeserver.count("login"));
+    let uid = world.api.get("auditbots", NAMESPACE, "auditbot").unwrap()["metadata"]["uid"].clone();
+    world.api.edit("secrets", NAMESPACE, "auditbot-admin-token", |secret| {
+        secret["metadata"]["ownerReferences"] = json!([{"apiVersion": "ems.element.io/v1alpha1",
+            "kind": "AuditBot", "name": "auditbot", "uid": uid, "controller": true}]);
+    });
+    world.settle::<AuditBot>(&world.start()).await;
+    let after = session();
+    assert!(after["metadata"]["ownerReferences"].is_null(), "{}", after["metadata"]);
+    for part in ["data", "immutable", "type"] {
+        assert_eq!(before[part], after[part], "{part}");
+    }
+    for part in ["labels", "annotations"] {
+        assert_eq!(before["metadata"][part], after["metadata"][part], "{part}");
+    }
+    assert_eq!(world.homeserver.count("login"), logins, "it is the same session");
+}
+
+#[tokio::test]
+async fn a_session_that_an_earlier_bot_left_behind_hinders_nobody() {
+    let world = World::new();
+    world.bot::<AuditBot>(&json!({}));
+    world.settle::<AuditBot>(&world.start()).await;
+    let earlier = world.secret_text("auditbot-admin-token", "user-id");
+    // Somebody takes the finalizer away: nothing is cleaned up.
+    world.api.edit("auditbots", NAMESPACE, "auditbot", |bot| bot["metadata"]["finalizers"] = json!([]));
+    world.api.delete("auditbots", NAMESPACE, "auditbot");
+    world.bot::<AuditBot>(&json!({}));
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.condition::<AuditBot>("AccountReady").0, "True");
+    assert_ne!(world.secret_text("auditbot-admin-token", "user-id"), earlier);
+    assert!(world.notes("SessionRenewed")[0].contains("earlier bot"));
+}
+
+#[tokio::test]
+async fn what_an_earlier_release_made_under_another_name_goes() {
+    let world = World::new();
+    world.bot::<AuditBot>(&json!({}));
+    world.settle::<AuditBot>(&world.start()).await;
+    let mut owned = world.api.get("services", NAMESPACE, "auditbot-worker").unwrap();
+    for field in ["uid", "resourceVersion", "managedFields"] {
+        owned["metadata"].as_object_mut().unwrap().remove(field);
+    }
+    owned["metadata"]["name"] = "auditbot-old".into();
+    let mut foreign = owned.clone();
+    foreign["metadata"]["name"] = "auditbot-foreign".into();
+    foreign["metadata"].as_object_mut().unwrap().remove("ownerReferences");
+    world.api.put("services", owned);
+    world.api.put("services", foreign);
+    world.settle::<AuditBot>(&world.start()).await;
+    assert_eq!(world.api.names("services", NAMESPACE), ["auditbot-foreign", "auditbot-worker"]);
 }
 
 /// Keeps what is logged.

@@ -17,6 +17,7 @@ use ems_bots::{
 };
 use jiff::Timestamp;
 use kube::core::DeserializeGuard;
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use super::{
@@ -148,6 +149,18 @@ impl World {
         );
     }
 
+    /// Creates an Audit Bot whose credential is the access token of `@root`.
+    pub(crate) fn bot_with_access_token(&self, is_admin: bool) {
+        let root = self.homeserver.add_user(&"root".parse().unwrap(), is_admin);
+        self.secret("token", &[("token", root.access_token.expose_secret())]);
+        self.api.edit("secrets", NAMESPACE, "token", |secret| {
+            secret["metadata"]["annotations"] = json!({"ems.element.io/homeserver": URL});
+        });
+        self.bot::<AuditBot>(
+            &json!({"homeserver": {"adminApi": {"accessToken": {"name": "token", "key": "token"}}}}),
+        );
+    }
+
     /// A new process of the operator.
     pub(crate) fn start(&self) -> Arc<Ctx> {
         let client = self.api.client();
@@ -255,12 +268,19 @@ impl World {
 
     /// Reasons of all Events.
     pub(crate) fn events(&self) -> Vec<String> {
+        self.stored_events().iter().map(|event| event["reason"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// What the Events with this reason say.
+    pub(crate) fn notes(&self, reason: &str) -> Vec<String> {
+        let events = self.stored_events();
+        let of_reason = events.iter().filter(|event| event["reason"] == reason);
+        of_reason.map(|event| event["note"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn stored_events(&self) -> Vec<Value> {
         let names = self.api.names("events", NAMESPACE);
-        names
-            .iter()
-            .filter_map(|name| self.api.get("events", NAMESPACE, name))
-            .map(|event| event["reason"].as_str().unwrap_or_default().to_owned())
-            .collect()
+        names.iter().filter_map(|name| self.api.get("events", NAMESPACE, name)).collect()
     }
 
     pub(crate) fn user(localpart: &str) -> UserId {
