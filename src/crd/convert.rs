@@ -56,6 +56,7 @@ pub fn instructions<B: Bot>(bot: &B, kept: Option<TrailPoint>) -> Result<worker:
     let common = bot.common();
     let reported = bot.status().and_then(|status| status.trail.as_ref()).map(super::TrailStatus::point);
     Ok(worker::Instructions {
+        uid: bot.meta().uid.clone().unwrap_or_default(),
         generation: bot.meta().generation.unwrap_or_default(),
         server_name: ServerName::parse(&*common.homeserver.server_name)
             .map_err(|source| ConvertError::Id { field: "spec.homeserver.serverName", source })?,

@@ -21,6 +21,8 @@ pub enum SuspendCapture {
 /// The wishes of the custom resource, validated. Changes take effect without a restart.
 #[derive(Debug, Clone)]
 pub struct Instructions {
+    /// `metadata.uid`: tells the lives of custom resources of one name apart. Empty where there is none.
+    pub uid: String,
     /// `metadata.generation` they were read from.
     pub generation: i64,
     /// Server name of the homeserver.
@@ -43,7 +45,7 @@ pub struct Instructions {
     pub repair_encryption: Option<String>,
     /// What the worker logs (annotation `ems.element.io/log-filter`); empty: the default.
     pub log_filter: String,
-    /// The custom resource is being deleted: record it, drain the inbox, report `closed`.
+    /// The custom resource is being deleted: drain the inbox, record the deletion, report `closed`.
     pub deleting: bool,
     /// The furthest point of the trail that was ever reported: from the status or from the kept
     /// ConfigMap, whichever is further.
@@ -121,7 +123,7 @@ pub struct WorkerReport {
     pub undecryptable: BTreeMap<String, u64>,
     /// Where the trail stands.
     pub trail: Option<TrailPoint>,
-    /// The trail has its last record: the deletion is recorded and the inbox drained.
+    /// The trail has its last record: the inbox is drained and the deletion recorded.
     pub closed: bool,
     /// The Matrix side is stopped because of `suspend`.
     pub suspended: bool,

@@ -209,7 +209,7 @@ pub trait AuditStore: Send + Sync {
     async fn pending_rooms(&self) -> Result<Vec<RoomId>, StoreError>;
     /// Number of events that still miss their key, by reason.
     async fn pending_totals(&self) -> Result<Vec<(String, u64)>, StoreError>;
-    /// The oldest messages in the inbox.
+    /// The oldest messages in the inbox: at most so many, and fewer where they are large.
     async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError>;
 }
 

@@ -19,7 +19,7 @@ use crate::{
     store::Batch,
 };
 
-/// Cursor that keeps the identity that is ours, as a second witness beside the account data.
+/// Cursor that keeps the identity that is ours: the witness that a person signed in as the bot cannot reach.
 pub(crate) const IDENTITY_CURSOR: &str = "worker:identity";
 
 /// The part of the worker that does it.

@@ -36,6 +36,9 @@ pub(crate) async fn drain(
     cancel: &CancellationToken,
 ) -> Result<(), Stop> {
     loop {
+        if cancel.is_cancelled() {
+            return Err(Stop::Cancelled);
+        }
         let items = recorder.inbox(PAGE, cancel).await?;
         if items.is_empty() {
             return Ok(());
@@ -48,8 +51,5 @@ pub(crate) async fn drain(
         }
         recorder.append(&batch, cancel).await?;
         metrics.drained(count);
-        if count < PAGE as usize {
-            return Ok(());
-        }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) enum Mode {
     Running,
     /// The Matrix side stands still.
     Suspended,
-    /// Record the deletion, drain the inbox, say that the trail is closed.
+    /// Drain the inbox, record the deletion, say that the trail is closed.
     Closing,
 }
 

@@ -9,6 +9,7 @@ use crate::{
     domain::{
         BotName, UserId,
         record::{Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust},
+        worker::Instructions,
     },
 };
 
@@ -145,9 +146,11 @@ pub(crate) fn configured(
 }
 
 /// The custom resource is being deleted: the trail's last record of this resource.
-pub(crate) fn deleted(bot: &BotName, generation: i64, now: Timestamp) -> RecordDraft {
-    // The generation of a deletion is its own, so a restart in the middle does not repeat it.
-    own(bot, Category::AdminOperation, "bot.deleted", &format!("deleted:{bot}:{generation}"), now)
+pub(crate) fn deleted(bot: &BotName, told: &Instructions, now: Timestamp) -> RecordDraft {
+    // A custom resource is deleted once, and another one of the same name has another UID: so every
+    // deletion is recorded, and a restart in the middle does not repeat it. A file has no UID.
+    let life = if told.uid.is_empty() { told.generation.to_string() } else { told.uid.clone() };
+    own(bot, Category::AdminOperation, "bot.deleted", &format!("deleted:{bot}:{life}"), now)
 }
 
 /// A span of a room's history that could not be read.
@@ -202,4 +205,37 @@ fn act_record(bot: &BotName, user: &UserId, act: &Act, part: &str, now: Timestam
         draft.subjects.push(Subject { person: person.clone(), role: role.to_owned() });
     }
     draft
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{BotKind, Localpart, ServerName, selection::RoomSelection, worker::SuspendCapture};
+
+    fn told(uid: &str, generation: i64) -> Instructions {
+        Instructions {
+            uid: uid.to_owned(),
+            generation,
+            server_name: ServerName::parse("example.org").unwrap(),
+            username: Localpart::parse("auditbot").unwrap(),
+            display_name: String::new(),
+            rooms: RoomSelection::default(),
+            suspend: false,
+            suspend_capture: SuspendCapture::Skip,
+            coverage_paused: false,
+            repair_encryption: None,
+            log_filter: String::new(),
+            deleting: true,
+            promised: None,
+        }
+    }
+
+    #[test]
+    fn every_life_of_a_bot_has_a_deletion_of_its_own() {
+        let bot = BotName { namespace: "n".into(), name: "b".into(), kind: BotKind::Audit };
+        let id = |uid, generation| deleted(&bot, &told(uid, generation), Timestamp::UNIX_EPOCH).source_id;
+        assert_ne!(id("one", 2), id("two", 2));
+        assert_eq!(id("one", 2), id("one", 3), "it may be changed while it is being deleted");
+        assert_ne!(id("", 2), id("", 3), "a file has no UID");
+    }
 }

@@ -26,7 +26,10 @@ use super::{
     suspension,
 };
 use crate::{
-    domain::{BotName, Failure, UserId, worker::Check},
+    domain::{
+        BotName, Failure, UserId,
+        worker::{Check, Instructions},
+    },
     homeserver::Admin,
     store::Batch,
     telemetry::health::Health,
@@ -136,7 +139,7 @@ impl Worker {
             match mode {
                 Mode::Closing => {
                     self.metrics.follows(false);
-                    self.close(now.generation, draining, soft).await?;
+                    self.close(&now, draining, soft).await?;
                     soft.cancelled().await;
                 }
                 Mode::Suspended => {
@@ -158,7 +161,11 @@ impl Worker {
                         std::future::pending::<()>().await;
                     };
                     tokio::select! {
-                        result = self.matrix_side(&matrix) => result?,
+                        result = self.matrix_side(&matrix) => match result {
+                            // There was no session yet, and the mode changed: the process goes on with that.
+                            Err(Stop::Cancelled) if !soft.is_cancelled() => {}
+                            other => other?,
+                        },
                         () = stop_it => {}
                     }
                 }
@@ -189,13 +196,13 @@ impl Worker {
 
     async fn close(
         &self,
-        generation: i64,
+        told: &Instructions,
         draining: &CancellationToken,
         soft: &CancellationToken,
     ) -> Result<(), Stop> {
         draining.cancel();
         inbox::drain(&self.recorder, &self.metrics, soft).await?;
-        let draft = records::deleted(&self.bot, generation, self.recorder.clock().now());
+        let draft = records::deleted(&self.bot, told, self.recorder.clock().now());
         let batch = Batch { drafts: vec![draft], ..Batch::default() };
         self.recorder.append(&batch, soft).await?;
         tracing::info!("the trail is closed: the custom resource is being deleted");

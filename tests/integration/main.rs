@@ -38,9 +38,13 @@ mod store_search;
 #[cfg(test)]
 mod store_state;
 #[cfg(test)]
+mod worker_ends;
+#[cfg(test)]
 mod worker_faults;
 #[cfg(test)]
 mod worker_keys;
+#[cfg(test)]
+mod worker_repair;
 #[cfg(test)]
 mod worker_run;
 #[cfg(test)]

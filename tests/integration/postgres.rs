@@ -119,6 +119,17 @@ impl TestDatabase {
         PgStore::new(self.endpoint(Role::Writer), options)
     }
 
+    /// A writer that knows the messages of the inbox's own role.
+    pub(crate) fn writer_with_inbox(&self, seed: u64) -> PgStore {
+        let options = WriterOptions { rng: StdRng::seed_from_u64(seed), inbox_key: Some(Self::inbox_key()) };
+        PgStore::new(self.endpoint(Role::Writer), options)
+    }
+
+    /// The key of the MACs, which is the password of the inbox role.
+    pub(crate) fn inbox_key() -> SecretString {
+        SecretString::from(Self::password(Role::Inbox))
+    }
+
     pub(crate) async fn reader(&self) -> PgReader {
         PgReader::connect(&self.endpoint(Role::Reader)).await.unwrap()
     }

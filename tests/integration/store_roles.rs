@@ -4,7 +4,7 @@
 
 use ems_bots::store::AuditReader as _;
 use ems_bots::store::{
-    AuditStore as _, StoreError,
+    AuditStore as _, Batch, StoreError,
     pg::{
         Endpoint, PgReader, PgStore, Role, WriterOptions,
         inbox::PgInbox,
@@ -144,14 +144,14 @@ async fn the_inbox_role_puts_messages_in_and_sees_nothing() {
     store.open(None).await.unwrap();
     let console = PgInbox::new(&database.endpoint(Role::Inbox), "console-1", key());
     console.put(1, &message("whatever", "authentic")).await.unwrap();
-    console.put(1, &message("whatever", "again")).await.unwrap();
+    console.put(1, &message("whatever", "authentic")).await.unwrap();
     let forger = PgInbox::new(&database.endpoint(Role::Inbox), "console-1", SecretString::from("guessed"));
     forger.put(2, &message("whatever", "forged")).await.unwrap();
     let items = store.inbox(10).await.unwrap();
     let found: Vec<_> =
         items.iter().map(|item| (item.draft.action.as_str(), item.draft.text.as_deref())).collect();
     assert_eq!(found, [("message.sent", Some("authentic")), ("inbox.unauthenticated", None)]);
-    assert_eq!(items[0].draft.source_id, "inbox:console-1:1");
+    assert!(items[0].draft.source_id.starts_with("inbox:console-1:1:"), "{}", items[0].draft.source_id);
     let mut drained = batch(items.iter().map(|item| item.draft.clone()).collect());
     drained.drained = items.iter().map(|item| item.id).collect();
     assert_eq!(store.append(&drained, now()).await.unwrap().point.size, 2);
@@ -160,6 +160,56 @@ async fn the_inbox_role_puts_messages_in_and_sees_nothing() {
     console.put(3, &message("whatever", "authentic")).await.unwrap();
     let keyless = database.writer(2);
     assert_eq!(keyless.inbox(10).await.unwrap()[0].draft.action, "inbox.unauthenticated");
+}
+
+#[tokio::test]
+async fn no_message_of_the_inbox_takes_the_place_of_another() {
+    let database = TestDatabase::migrated().await;
+    let store = database.writer_with_inbox(1);
+    store.open(None).await.unwrap();
+    let endpoint = database.endpoint(Role::Inbox);
+    let forger = PgInbox::new(&endpoint, "console-1", SecretString::from("guessed"));
+    forger.put(1, &message("whatever", "forged")).await.unwrap();
+    let console = PgInbox::new(&endpoint, "console-1", TestDatabase::inbox_key());
+    console.put(1, &message("whatever", "authentic")).await.unwrap();
+    let drain = async || {
+        let items = store.inbox(10).await.unwrap();
+        let mut drained = batch(items.iter().map(|item| item.draft.clone()).collect());
+        drained.drained = items.iter().map(|item| item.id).collect();
+        let seqs = store.append(&drained, now()).await.unwrap().seqs;
+        let shown = items.into_iter().map(|item| item.draft.text.unwrap_or(item.draft.action));
+        shown.zip(seqs).collect::<Vec<_>>()
+    };
+    let (refused, authentic) = ("inbox.unauthenticated".to_owned(), "authentic".to_owned());
+    assert_eq!(drain().await, [(refused, Some(1)), (authentic.clone(), Some(2))]);
+    // It lost count and begins at 1 again; then it repeats what it does not know to be there.
+    console.put(1, &message("whatever", "later")).await.unwrap();
+    console.put(1, &message("whatever", "authentic")).await.unwrap();
+    assert_eq!(drain().await, [("later".to_owned(), Some(3)), (authentic, None)]);
+}
+
+#[tokio::test]
+async fn large_messages_of_the_inbox_are_read_few_at_a_time() {
+    let database = TestDatabase::migrated().await;
+    let store = database.writer_with_inbox(1);
+    store.open(None).await.unwrap();
+    let console = PgInbox::new(&database.endpoint(Role::Inbox), "console-1", TestDatabase::inbox_key());
+    for (counter, size) in [(1, 10), (2, 4_000_000), (3, 3_000_000), (4, 1_000_000), (5, 10), (6, 10)] {
+        let mut draft = message("whatever", "a message");
+        draft.source_raw = Some("x".repeat(size));
+        console.put(counter, &draft).await.unwrap();
+    }
+    let mut pages = Vec::new();
+    loop {
+        let items = store.inbox(3).await.unwrap();
+        if items.is_empty() {
+            break;
+        }
+        pages.push(items.len());
+        let drained = items.into_iter().map(|item| item.id).collect();
+        store.append(&Batch { drained, ..Batch::default() }, now()).await.unwrap();
+    }
+    assert_eq!(pages, [2, 3, 1]);
 }
 
 #[tokio::test]

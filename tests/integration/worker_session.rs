@@ -14,13 +14,13 @@ use tempfile::TempDir;
 
 use crate::matrix_fake::{Fake, Fault, PASSWORD, USER};
 
-const LOGIN: &str = "POST /_matrix/client/v3/login";
-const NEW_BACKUP: &str = "POST /_matrix/client/v3/room_keys/version";
+pub(crate) const LOGIN: &str = "POST /_matrix/client/v3/login";
+pub(crate) const NEW_BACKUP: &str = "POST /_matrix/client/v3/room_keys/version";
 const MARK: &str = "io.element.ems-bots.identity";
 pub(crate) const PHRASE: &str = "correct horse battery";
 
 /// Nothing here waits for anything but the loopback: what is not done by then hangs.
-fn in_time<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
+pub(crate) fn in_time<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
     let work = Box::pin(work);
     async { tokio::time::timeout(Duration::from_secs(60), work).await.expect("it hangs") }
 }
@@ -39,8 +39,13 @@ impl Scene {
         Self { fake, url, volume: tempfile::tempdir().unwrap() }
     }
 
+    /// Another client of the same bot, on a volume of its own.
+    pub(crate) async fn other_client(&self) -> Self {
+        Self { fake: self.fake.clone(), url: self.url.clone(), ..Self::new().await }
+    }
+
     /// Each start of the process has sessions of its own.
-    fn started(&self) -> Sessions {
+    pub(crate) fn started(&self) -> Sessions {
         self.started_with(PHRASE).0
     }
 
@@ -70,7 +75,7 @@ impl Scene {
         empty(self.volume.path());
     }
 
-    fn account_data(&self, kind: &str) -> Option<Value> {
+    pub(crate) fn account_data(&self, kind: &str) -> Option<Value> {
         self.fake.world().account_data.get(kind).cloned()
     }
 
@@ -237,6 +242,23 @@ async fn a_finished_identity_is_never_made_anew_even_if_its_mark_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_trail_is_believed_rather_than_the_account_data() {
+    in_time(async {
+        let scene = Scene::new().await;
+        let ours = scene.started().establish(None).await.unwrap().identity;
+        // Another client of the bot, which knows the phrase, takes its own identity for the finished one.
+        let other = scene.other_client().await;
+        scene.fake.world().account_data.clear();
+        let theirs = other.started().establish(None).await.unwrap().identity;
+        assert_eq!(scene.account_data(MARK), serde_json::to_value(&theirs).ok());
+        scene.lose_volume();
+        let session = scene.started().establish(Some(&ours)).await.unwrap();
+        assert_eq!((session.trouble, session.identity), (Some(Trouble::IdentityReplaced), ours));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_broke_is_named_and_repaired_when_asked() {
     in_time(async {
         let scene = Scene::new().await;
@@ -270,8 +292,8 @@ async fn what_a_person_broke_is_named_and_repaired_when_asked() {
         assert_eq!(sessions.examine(&signed_again).await.unwrap(), None);
         assert_eq!(scene.identity(), keys, "the identity is still ours");
 
-        // Another client of the bot, on a volume of its own, resets everything.
-        let other = Scene { fake: scene.fake.clone(), url: scene.url.clone(), ..Scene::new().await };
+        // Another client of the bot resets everything.
+        let other = scene.other_client().await;
         scene.fake.world().account_data.clear();
         other.started().establish(None).await.unwrap();
         assert_ne!(scene.identity(), keys);

@@ -177,6 +177,7 @@ pub(crate) struct Running {
 impl Stage {
     pub(crate) async fn set() -> Self {
         let instructions = Instructions {
+            uid: "first-life".to_owned(),
             generation: 1,
             server_name: ServerName::parse("example.org").unwrap(),
             username: Localpart::parse("auditbot").unwrap(),
@@ -210,7 +211,7 @@ impl Stage {
         let admin = homeserver.add_user(&Localpart::parse("operator").unwrap(), true);
         let (killed, board) = (CancellationToken::new(), Board::new());
         let store = FaultyStore {
-            inner: self.database.writer(seed),
+            inner: self.database.writer_with_inbox(seed),
             fault: Mutex::new(fault.map(|(value, kind)| (value.to_owned(), kind))),
             killed: killed.clone(),
         };

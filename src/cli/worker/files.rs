@@ -39,6 +39,12 @@ impl Files {
         self.text(name).ok()
     }
 
+    /// What the MACs of the inbox are made with. It is there also where other roles are given: without
+    /// it no message of the inbox would be known as what it is.
+    pub(super) fn inbox_key(&self) -> anyhow::Result<SecretString> {
+        self.secret("database-roles/inbox-password")
+    }
+
     /// The session of the worker's admin account.
     pub(super) fn admin_session(&self) -> anyhow::Result<Session> {
         Ok(Session {
@@ -60,6 +66,8 @@ impl Files {
 
 #[cfg(test)]
 mod tests {
+    use secrecy::ExposeSecret as _;
+
     use super::*;
 
     #[test]
@@ -72,5 +80,16 @@ mod tests {
         let error = format!("{:#}", files.secret("backup-phrase/phrase").unwrap_err());
         assert!(error.contains("backup-phrase/phrase"), "{error}");
         assert!(files.kept_trail().is_none());
+    }
+
+    #[test]
+    fn the_key_of_the_inbox_must_be_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = Files::new(folder.path());
+        let missing = format!("{:#}", files.inbox_key().unwrap_err());
+        assert!(missing.contains("database-roles/inbox-password"), "{missing}");
+        std::fs::create_dir(folder.path().join("database-roles")).unwrap();
+        std::fs::write(folder.path().join("database-roles/inbox-password"), "geheim\n").unwrap();
+        assert_eq!(files.inbox_key().unwrap().expose_secret(), "geheim");
     }
 }

@@ -61,15 +61,19 @@ async fn follow<B: Bot>(
             object = seen.next() => object,
         };
         let Some(object) = object else { return Err("the watch of the custom resource ended") };
-        let Some((instructions, live)) = read::<B>(&bot, object, kept.clone()) else {
+        let last = senders.as_ref().map(|(sender, _)| sender.borrow().clone());
+        let Some((instructions, live)) = read::<B>(&bot, object, kept.clone(), last) else {
             continue;
         };
-        match &senders {
-            Some((sender, live_sender)) => {
-                live_sender.send_replace(live);
+        match (&senders, live) {
+            (Some((sender, live_sender)), live) => {
+                if let Some(live) = live {
+                    live_sender.send_replace(live);
+                }
                 sender.send_replace(instructions);
             }
-            None => {
+            (None, None) => {}
+            (None, Some(live)) => {
                 let (sender, receiver) = watch::channel(instructions);
                 let (live_sender, live_receiver) = watch::channel(live);
                 senders = Some((sender, live_sender));
@@ -81,30 +85,39 @@ async fn follow<B: Bot>(
     }
 }
 
-/// What cannot be acted on changes nothing: the last good instructions stay.
+/// What cannot be acted on changes nothing: the last good instructions stay. Only that the custom
+/// resource is being deleted is followed nevertheless, or its trail would never be closed.
 fn read<B: Bot>(
     bot: &BotName,
     object: Option<DeserializeGuard<B>>,
     kept: Option<TrailPoint>,
-) -> Option<(Instructions, B)> {
-    let object = match object {
-        Some(DeserializeGuard(Ok(object))) => object,
+    last: Option<Instructions>,
+) -> Option<(Instructions, Option<B>)> {
+    let (metadata, live) = match object {
+        Some(DeserializeGuard(Ok(object))) => match instructions(&object, kept) {
+            Ok(instructions) => return Some((instructions, Some(object))),
+            Err(error) => {
+                tracing::warn!(%bot, %error, "the custom resource cannot be acted on");
+                (object.meta().clone(), Some(object))
+            }
+        },
         Some(DeserializeGuard(Err(error))) => {
             tracing::warn!(%bot, %error, "the custom resource does not fit its schema");
-            return None;
+            (error.metadata, None)
         }
         None => {
             tracing::info!(%bot, "the custom resource does not exist");
             return None;
         }
     };
-    match instructions(&object, kept) {
-        Ok(instructions) => Some((instructions, object)),
-        Err(error) => {
-            tracing::warn!(%bot, %error, "the custom resource cannot be acted on");
-            None
-        }
-    }
+    metadata.deletion_timestamp.as_ref()?;
+    let leaving = Instructions {
+        uid: metadata.uid.unwrap_or_default(),
+        generation: metadata.generation.unwrap_or_default(),
+        deleting: true,
+        ..last?
+    };
+    Some((leaving, live))
 }
 
 struct StatusReporter<B> {
@@ -139,6 +152,48 @@ impl<B: Bot> Reporter for StatusReporter<B> {
             if live.changed().await.is_err() {
                 return std::future::pending().await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::{crd::AuditBot, domain::BotKind};
+
+    fn seen(spec: &Value, deleting: bool) -> Option<DeserializeGuard<AuditBot>> {
+        let mut object = json!({
+            "apiVersion": "ems.element.io/v1alpha1", "kind": "AuditBot", "spec": spec,
+            "metadata": {"name": "b", "namespace": "n", "uid": "life", "generation": 7},
+        });
+        if deleting {
+            object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        }
+        Some(serde_json::from_value(object).unwrap())
+    }
+
+    fn told(spec: &Value, deleting: bool, last: Option<Instructions>) -> Option<Instructions> {
+        let bot = BotName { namespace: "n".into(), name: "b".into(), kind: BotKind::Audit };
+        read(&bot, seen(spec, deleting), None, last).map(|(instructions, _)| instructions)
+    }
+
+    #[test]
+    fn a_deletion_is_followed_also_where_nothing_else_can_be() {
+        let homeserver = json!({"serverName": "example.org", "url": "http://synapse:8008", "plan": "Gold"});
+        let good = json!({"homeserver": homeserver, "displayName": "The Bot"});
+        let last = told(&good, false, None).unwrap();
+        assert!(!last.deleting);
+        let unfit = json!({"homeserver": 1});
+        let not_usable = json!({"homeserver": homeserver, "rooms": {"creatorPattern": "("}});
+        for broken in [unfit, not_usable] {
+            assert!(told(&broken, false, Some(last.clone())).is_none(), "the last good ones stay: {broken}");
+            let leaving = told(&broken, true, Some(last.clone())).unwrap();
+            assert!(leaving.deleting, "{broken}");
+            assert_eq!((leaving.uid.as_str(), leaving.generation), ("life", 7), "{broken}");
+            assert_eq!(leaving.display_name, "The Bot", "the rest stays: {broken}");
+            assert!(told(&broken, true, None).is_none(), "there is nothing to go on from: {broken}");
         }
     }
 }

@@ -230,10 +230,7 @@ fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) 
     let board = Board::new();
     let store = Arc::new(PgStore::new(
         endpoint(args, files, bot.kind)?,
-        WriterOptions {
-            rng: seeded(),
-            inbox_key: files.optional("database-roles/inbox-password").map(Into::into),
-        },
+        WriterOptions { rng: seeded(), inbox_key: Some(files.inbox_key()?) },
     ));
     let recorder = Recorder::new(store, clock.clone(), board.clone(), metrics.clone());
     let acts = Arc::new(Acts::new(bot.clone(), user.clone(), recorder.clone(), soft));

@@ -26,8 +26,9 @@ fn point(epoch: i64, size: i64) -> TrailPoint {
 
 #[test]
 fn a_minimal_bot_has_the_default_instructions() {
-    let told = instructions(&audit(&[("/metadata/generation", json!(3))]), None).unwrap();
-    assert_eq!(told.generation, 3);
+    let metadata = [("/metadata/generation", json!(3)), ("/metadata/uid", json!("one-life"))];
+    let told = instructions(&audit(&metadata), None).unwrap();
+    assert_eq!((told.generation, told.uid.as_str()), (3, "one-life"));
     assert_eq!(told.server_name.as_str(), "example.org");
     assert_eq!(told.username.as_str(), "auditbot");
     assert_eq!(told.display_name, "Audit Bot");

@@ -36,12 +36,14 @@ pub(super) struct Volumes {
 
 pub(super) fn volumes(bot: &Validated, workload: &Workload) -> Volumes {
     let names = &bot.names;
+    // Its password is also the key by which the worker knows the messages of the inbox.
+    let inbox = projection(names.database_roles(), &[("inbox-password", "inbox-password")]);
     let mut worker = vec![
         secret("account", names.account(), &["username", "password", "device-prefix"]),
         secret("backup-phrase", names.backup_phrase(), &["phrase"]),
         secret("admin", names.admin_token(), &["access-token", "user-id"]),
         secret("database", workload.database_secret.clone(), &["host", "port", "dbname"]),
-        projected("database-roles", vec![role("writer", workload.writer.as_ref(), bot)]),
+        projected("database-roles", vec![role("writer", workload.writer.as_ref(), bot), inbox.clone()]),
         trail(bot),
         data(bot),
         scratch(),
@@ -52,7 +54,7 @@ pub(super) fn volumes(bot: &Validated, workload: &Workload) -> Volumes {
     let mut roles = vec![
         role("writer", workload.writer.as_ref(), bot),
         role("reader", workload.reader.as_ref(), bot),
-        projection(names.database_roles(), &[("inbox-password", "inbox-password")]),
+        inbox,
     ];
     roles.extend(workload.eraser.as_ref().map(|eraser| role("eraser", Some(eraser), bot)));
     let mut migrate = vec![

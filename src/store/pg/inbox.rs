@@ -12,6 +12,9 @@ use crate::{
     trail::content,
 };
 
+/// Bytes of the messages that are read at once, unless one alone is larger; as large as a message may be.
+const PAGE_BYTES: i64 = 4 << 20;
+
 /// One connection suffices: messages are rare and small.
 const POOL: u32 = 2;
 
@@ -39,8 +42,9 @@ impl PgInbox {
         Self { pool: endpoint.pool(POOL), writer: writer.into(), key }
     }
 
-    /// Returns once the message is durable. Putting the same counter again does nothing, so that a
-    /// caller who does not know whether the first time worked repeats it.
+    /// Returns once the message is durable. Putting the same message again does nothing, so that a
+    /// caller who does not know whether the first time worked repeats it. Another message with the
+    /// same counter is another message.
     pub async fn put(&self, counter: i64, draft: &RecordDraft) -> Result<(), StoreError> {
         let body = content::encode(draft);
         let mac =
@@ -59,6 +63,9 @@ impl PgInbox {
     }
 }
 
+/// Bytes of a MAC in a source id.
+const MARK: usize = 16;
+
 /// Number, writer, counter, body and MAC.
 type InboxRow = (i64, String, i64, Vec<u8>, Vec<u8>);
 
@@ -69,20 +76,29 @@ pub(super) async fn read(
     key: Option<&SecretString>,
     limit: u32,
 ) -> Result<Vec<InboxItem>, StoreError> {
-    let rows: Vec<InboxRow> =
-        sqlx::query_as("SELECT id, writer, counter, body, mac FROM inbox ORDER BY id LIMIT $1")
-            .bind(i64::from(limit))
-            .fetch_all(pool)
-            .await
-            .map_err(map)?;
+    let rows: Vec<InboxRow> = sqlx::query_as(
+        "SELECT id, writer, counter, body, mac
+         FROM (SELECT id, writer, counter, body, mac, octet_length(body) AS size,
+                      sum(octet_length(body)) OVER (ORDER BY id) AS total
+               FROM (SELECT id, writer, counter, body, mac FROM inbox ORDER BY id LIMIT $1) AS oldest) AS sized
+         WHERE total <= $2 OR total = size
+         ORDER BY id",
+    )
+    .bind(i64::from(limit))
+    .bind(PAGE_BYTES)
+    .fetch_all(pool)
+    .await
+    .map_err(map)?;
     let items = rows.into_iter().map(|(id, writer, counter, body, claimed)| {
         let authentic = key
             .and_then(|key| mac(key, &writer, counter, &body))
             .is_some_and(|mac| mac.verify_slice(&claimed).is_ok());
-        let source_id = format!("inbox:{writer}:{counter}");
+        // The start of the MAC tells messages apart to which their writer gave the same counter.
+        let mark = hex::encode(&claimed[..claimed.len().min(MARK)]);
+        let source_id = format!("inbox:{writer}:{counter}:{mark}");
         let decoded = if authentic { content::decode(&body).ok() } else { None };
         let draft = match decoded {
-            // The number in the inbox is what makes the message unique, whatever it says itself.
+            // What the message says of its own source does not count.
             Some(draft) => RecordDraft { source_id, ..draft },
             None => refused(authentic, id, &source_id, &body),
         };

@@ -16,7 +16,10 @@ use super::{
 use crate::store::StoreError;
 
 /// Every migration, oldest first. An applied one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] = [(1, "trail", include_str!("../../../migrations/0001_trail.sql"))];
+const MIGRATIONS: [(i64, &str, &str); 2] = [
+    (1, "trail", include_str!("../../../migrations/0001_trail.sql")),
+    (2, "inbox", include_str!("../../../migrations/0002_inbox.sql")),
+];
 
 /// The schema version that this program needs and makes.
 pub const VERSION: i64 = MIGRATIONS[MIGRATIONS.len() - 1].0;

@@ -11,6 +11,7 @@ use matrix_sdk::{
         api::{
             client::{
                 backup::get_latest_backup_info,
+                membership::joined_rooms,
                 uiaa::{AuthData, MatrixUserIdentifier, Password, UserIdentifier},
             },
             error::ErrorKind,
@@ -19,7 +20,7 @@ use matrix_sdk::{
         serde::Raw,
     },
 };
-use secrecy::ExposeSecret;
+use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::to_raw_value;
 
 use super::{
@@ -82,29 +83,83 @@ async fn sign_unsigned_device(
     check_identity(client, facts).await
 }
 
-/// By a person's decision: makes anew what is not ours any more, and keeps what is. All room keys
-/// that this device holds go into the new backup.
+/// By a person's decision: makes anew what is broken, and keeps what is not. Nothing is deleted. A
+/// backup that is intact, and whose key this device holds, stays the backup unless a new identity has
+/// to sign it, since it may hold room keys that this device does not; its key goes into the new
+/// secret storage with the others.
 pub(super) async fn repair(
     client: &Client,
     settings: &Settings,
+    phrase: &SecretString,
     facts: &IdentityFacts,
 ) -> Result<IdentityFacts, SessionError> {
-    if matches!(
+    let phrase = phrase.expose_secret();
+    if phrase.is_empty() {
+        return Err(SessionError::Incomplete { problem: "there is no phrase in its Secret" });
+    }
+    let keeps_identity = !matches!(
         sign_unsigned_device(client, facts).await?,
         Some(Trouble::IdentityReplaced | Trouble::IdentityMissing | Trouble::DeviceUnsigned)
-    ) {
-        let handle = client.encryption().reset_cross_signing().await.map_err(|error| classify(&error))?;
-        if let Some(handle) = handle {
-            let session = match handle.auth_type() {
-                CrossSigningResetAuthType::Uiaa(uiaa) => uiaa.session.clone(),
-                CrossSigningResetAuthType::OAuth(_) => return Err(SessionError::PasswordLoginDisabled),
-            };
-            let auth = password_auth(settings, session);
-            handle.auth(Some(auth)).await.map_err(|error| classify(&error))?;
+    );
+    if keeps_identity
+        && verify(client, facts).await?.is_none()
+        && phrase_opens(client, phrase).await?.is_none()
+    {
+        return Ok(facts.clone());
+    }
+    let backup = backup_version(client).await?;
+    let keeps_backup = keeps_identity
+        && backup.as_ref() == Some(&facts.backup_version)
+        && client.encryption().backups().are_enabled().await;
+    if !keeps_backup {
+        fetch_backed_up_keys(client).await?;
+    }
+    if !keeps_identity {
+        replace_identity(client, settings).await?;
+    }
+    if !keeps_backup {
+        make_backup(client, backup.is_some()).await?;
+    }
+    let renewed = client.encryption().recovery().reset_key().with_passphrase(phrase).await;
+    renewed.map_err(|error| classify_recovery(&error))?;
+    settled_facts(client).await
+}
+
+/// Fetches the room keys of all joined rooms from the backup whose key this device holds: it is not
+/// asked any more once there is another one. There is nothing to fetch without a key, or where that
+/// backup is gone.
+async fn fetch_backed_up_keys(client: &Client) -> Result<(), SessionError> {
+    let rooms = client.send(joined_rooms::v3::Request::new()).await.map_err(|error| classify_http(&error))?;
+    for room in &rooms.joined_rooms {
+        match client.encryption().backups().download_room_keys_for_room(room).await {
+            Ok(()) => {}
+            Err(error) if error.client_api_error_kind() == Some(&ErrorKind::NotFound) => return Ok(()),
+            Err(error) => return Err(classify(&error)),
         }
     }
-    make_storage(client, settings).await?;
-    settled_facts(client).await
+    Ok(())
+}
+
+async fn replace_identity(client: &Client, settings: &Settings) -> Result<(), SessionError> {
+    let handle = client.encryption().reset_cross_signing().await.map_err(|error| classify(&error))?;
+    let Some(handle) = handle else { return Ok(()) };
+    let session = match handle.auth_type() {
+        CrossSigningResetAuthType::Uiaa(uiaa) => uiaa.session.clone(),
+        CrossSigningResetAuthType::OAuth(_) => return Err(SessionError::PasswordLoginDisabled),
+    };
+    let auth = password_auth(settings, session);
+    handle.auth(Some(auth)).await.map_err(|error| classify(&error))
+}
+
+/// A new backup, to which sync uploads all room keys that this device holds. One that is there stays
+/// on the homeserver as an older version.
+async fn make_backup(client: &Client, is_one_there: bool) -> Result<(), SessionError> {
+    let encryption = client.encryption();
+    if is_one_there {
+        encryption.backups().create().await.map_err(|error| classify(&error))
+    } else {
+        encryption.recovery().enable_backup().await.map_err(|error| classify_recovery(&error))
+    }
 }
 
 fn password_auth(settings: &Settings, session: Option<String>) -> AuthData {
@@ -114,8 +169,8 @@ fn password_auth(settings: &Settings, session: Option<String>) -> AuthData {
     AuthData::Password(password)
 }
 
-/// A new backup, and a new secret storage that the phrase opens. What there is of a backup goes first,
-/// also where only this device still believes in it: it was deleted by somebody else.
+/// A first backup and secret storage. What an interrupted attempt left of a backup goes first: nothing
+/// was received yet that it could hold.
 async fn make_storage(client: &Client, settings: &Settings) -> Result<(), SessionError> {
     let encryption = client.encryption();
     encryption.backups().disable_and_delete().await.map_err(|error| classify(&error))?;

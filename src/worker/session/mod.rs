@@ -86,7 +86,8 @@ impl Sessions {
     }
 
     /// Restores the session of the volume, or makes a new device. `witness` is the identity that
-    /// the trail says is finished: a person could have removed it from the account.
+    /// the trail says is finished. It counts more than the account data: a person signed in as the
+    /// bot could have removed it from there, or put another one in its place.
     pub async fn establish(&self, witness: Option<&IdentityFacts>) -> Result<Session, SessionError> {
         std::fs::create_dir_all(&self.settings.data_dir)
             .map_err(|error| file::volume("cannot make the data folder", &error))?;
@@ -140,7 +141,10 @@ impl Sessions {
     ) -> Result<Session, SessionError> {
         let finished = match &file.identity {
             Some(facts) => Some(facts.clone()),
-            None => identity::read_marker(&client).await?.or_else(|| witness.cloned()),
+            None => match witness {
+                Some(facts) => Some(facts.clone()),
+                None => identity::read_marker(&client).await?,
+            },
         };
         let mut has_synced = false;
         let (facts, trouble) = match finished {
@@ -227,9 +231,11 @@ impl Sessions {
         self.settings.secrets.phrase.clone()
     }
 
-    /// Makes anew what is not ours any more. A person decided so, and the trail says it already.
+    /// Makes anew what is broken, and keeps what is not. A person decided so, and the trail says it
+    /// already.
     pub async fn repair(&self, session: &Session) -> Result<Session, SessionError> {
-        let facts = identity::repair(&session.client, &self.settings, &session.identity).await?;
+        let phrase = self.phrase_now().await;
+        let facts = identity::repair(&session.client, &self.settings, &phrase, &session.identity).await?;
         identity::write_marker(&session.client, &facts).await?;
         let known = SessionFile::load(&self.settings.data_dir, &self.settings.user)?;
         if let Some(mut file) = known {

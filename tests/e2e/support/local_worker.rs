@@ -70,6 +70,7 @@ impl LocalWorker {
             ("database/port", database.secret["port"].as_str().unwrap_or("5432")),
             ("database/dbname", database.secret["dbname"].as_str().unwrap()),
             ("database-roles/writer-password", "writer-password"),
+            ("database-roles/inbox-password", "inbox-password"),
         ] {
             write(&folder, name, text);
         }

@@ -1,0 +1,109 @@
+//! How a worker ends: also before it has a session, with what is in the inbox recorded, and once in
+//! every life of its custom resource.
+
+use ems_bots::{
+    domain::record::RecordDraft,
+    store::pg::{Role, inbox::PgInbox},
+};
+
+use crate::{
+    matrix_fake::Fault,
+    postgres::TestDatabase,
+    store_append,
+    worker_session::LOGIN,
+    worker_stage::{Running, Stage, until},
+};
+
+async fn until_encryption_says(running: &Running, reason: &str) {
+    until(reason, || {
+        let encryption = running.board.get().encryption;
+        (encryption.reason == reason).then_some(()).ok_or(encryption)
+    })
+    .await;
+}
+
+async fn until_closed(running: &Running) {
+    until("the trail is closed", || running.board.get().closed.then_some(()).ok_or(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_suspended_goes_on_and_ends_before_it_has_a_session() {
+    let stage = Stage::set().await;
+    let down =
+        Fault { on: LOGIN.to_owned(), times: u32::MAX, status: 502, body: "<html>", carried_out: false };
+    stage.scene.fake.world().faults.push(down);
+    let running = stage.start(None);
+    until_encryption_says(&running, "HomeserverFailing").await;
+    stage.instructions.send_modify(|told| told.suspend = true);
+    until_encryption_says(&running, "Suspended").await;
+    stage.instructions.send_modify(|told| told.suspend = false);
+    until_encryption_says(&running, "HomeserverFailing").await;
+    stage.instructions.send_modify(|told| told.deleting = true);
+    until_closed(&running).await;
+    running.stop().await.unwrap();
+    assert_eq!(stage.trail().await.last().unwrap().action, "bot.deleted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_life_of_the_bot_ends_with_one_record() {
+    let stage = Stage::set().await;
+    stage.instructions.send_modify(|told| told.deleting = true);
+    for life in ["one", "another"] {
+        stage.instructions.send_modify(|told| told.uid = life.to_owned());
+        // The second start is a restart in the middle of the deletion.
+        for _ in 0..2 {
+            let running = stage.start(None);
+            until_closed(&running).await;
+            running.stop().await.unwrap();
+        }
+    }
+    let trail = stage.trail().await;
+    assert_eq!(trail.iter().filter(|draft| draft.action == "bot.deleted").count(), 2, "{trail:?}");
+}
+
+fn inbox(stage: &Stage) -> PgInbox {
+    PgInbox::new(&stage.database.endpoint(Role::Inbox), "console-1", TestDatabase::inbox_key())
+}
+
+fn position(trail: &[RecordDraft], text: &str) -> usize {
+    let found = trail.iter().position(|draft| draft.text.as_deref() == Some(text));
+    found.unwrap_or_else(|| panic!("no {text} in {trail:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_in_the_inbox_is_recorded_as_what_it_is() {
+    let stage = Stage::set().await;
+    let running = stage.start(None);
+    inbox(&stage).put(1, &store_append::message("x", "an export")).await.unwrap();
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !stage.trail().await.iter().any(|draft| draft.source_id.starts_with("inbox:console-1:1:")) {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", stage.trail().await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    assert_eq!(trail[position(&trail, "an export")].action, "message.sent");
+    assert!(!trail.iter().any(|draft| draft.action == "inbox.unauthenticated"), "{trail:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_inbox_is_emptied_before_the_trail_is_closed() {
+    let stage = Stage::set().await;
+    let inbox = inbox(&stage);
+    // More than is read at once.
+    let large = "x".repeat(3_000_000);
+    for n in 1..=3 {
+        let mut message = store_append::message("x", &format!("export {n}"));
+        message.source_raw = Some(large.clone());
+        inbox.put(n, &message).await.unwrap();
+    }
+    stage.instructions.send_modify(|told| told.deleting = true);
+    let running = stage.start(None);
+    until_closed(&running).await;
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    assert_eq!(trail.last().unwrap().action, "bot.deleted");
+    for n in 1..=3 {
+        assert_eq!(trail[position(&trail, &format!("export {n}"))].action, "message.sent");
+    }
+}
