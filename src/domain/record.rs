@@ -219,6 +219,16 @@ pub struct Subject {
     pub role: String,
 }
 
+/// The source id of the record of a Matrix event.
+pub fn event_source_id(event_id: &str) -> String {
+    format!("matrix:event:{event_id}")
+}
+
+/// The source id of the record of a plaintext that came later than its event.
+pub fn plaintext_source_id(event_id: &str) -> String {
+    format!("matrix:plaintext:{event_id}")
+}
+
 /// A record before it has a number: what a source hands over to the trail.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RecordDraft {

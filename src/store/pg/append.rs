@@ -13,7 +13,7 @@ use super::{
     prepare::Prepared,
 };
 use crate::{
-    domain::trail::TrailPoint,
+    domain::{record::event_source_id, trail::TrailPoint},
     store::{Batch, PendingEvent, StoreError, derive},
     trail::{chain, content, envelope::Envelope},
 };
@@ -175,8 +175,7 @@ async fn unread<'a>(
         .filter(|(_, seq)| seq.is_none())
         .map(|((draft, prepared), _)| (draft.source_id.as_str(), prepared.source))
         .collect();
-    let source =
-        |event: &PendingEvent| known.get(format!("matrix:event:{}", event.event_id).as_str()).copied();
+    let source = |event: &PendingEvent| known.get(event_source_id(event.event_id.as_str()).as_str()).copied();
     let asked: Vec<Uuid> = batch.pending.iter().filter_map(&source).collect();
     if asked.is_empty() {
         return Ok(batch.pending.iter().collect());

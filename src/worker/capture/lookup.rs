@@ -10,11 +10,11 @@ use super::{received, received::Secrecy};
 use crate::{
     domain::{
         EventId,
-        record::{RecordDraft, Relation},
+        record::{RecordDraft, Relation, event_source_id, plaintext_source_id},
     },
     homeserver::Admin,
     worker::{
-        convert::{Earlier, Need, plaintext_source_id, read, source_id},
+        convert::{Earlier, Need, read},
         recorder::{Recorder, Stop},
     },
 };
@@ -112,7 +112,7 @@ fn came_redacted(draft: &RecordDraft) -> bool {
 
 /// The newest record among these of what an event says: its last edit by its author, or itself.
 fn newest<'a>(fresh: &'a [RecordDraft], target: &str) -> Option<&'a RecordDraft> {
-    let (own, plain) = (source_id(target), plaintext_source_id(target));
+    let (own, plain) = (event_source_id(target), plaintext_source_id(target));
     let base = fresh
         .iter()
         .rev()

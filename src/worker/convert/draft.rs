@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
-use super::{Encryption, Event, Input, digest_id, lenient, plaintext_source_id, source_id};
+use super::{Encryption, Event, Input, digest_id, lenient};
 use crate::domain::record::{
-    Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust,
+    Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust, event_source_id,
+    plaintext_source_id,
 };
 
 /// More mentioned people than this are not listed one by one.
@@ -19,7 +20,7 @@ impl Draft {
         let mut relations = vec![Relation::new("room", input.room_id, "in")];
         let mut plaintext_raw = None;
         let mut trust = Trust::Plain;
-        let mut source = event.id.as_deref().map(source_id);
+        let mut source = event.id.as_deref().map(event_source_id);
         if let Encryption::Decrypted(plain) | Encryption::DecryptedLater(plain) = &input.encryption {
             context.device_id = plain.device_id.map(str::to_owned);
             context.session_id = plain.session_id.map(str::to_owned);

@@ -125,16 +125,6 @@ pub(crate) fn read(raw: &str) -> Value {
     lenient::parse(raw).value
 }
 
-/// The source id of the record of an event.
-pub fn source_id(event_id: &str) -> String {
-    format!("matrix:event:{event_id}")
-}
-
-/// The source id of the record of a plaintext that came later than its event.
-pub fn plaintext_source_id(event_id: &str) -> String {
-    format!("matrix:plaintext:{event_id}")
-}
-
 /// An event taken apart.
 struct Event {
     id: Option<String>,
