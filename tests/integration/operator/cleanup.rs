@@ -50,6 +50,20 @@ pub(super) async fn goes(world: &World) {
     panic!("still there: {:?}", world.condition::<AuditBot>("Ready"));
 }
 
+/// Lets it go, where the process dies after so many writes and is started anew; whether it lived all the way.
+pub(super) async fn goes_though_it_dies(world: &World, writes: usize) -> bool {
+    world.api.crash.after(writes);
+    let lived = tokio::select! {
+        () = goes(world) => true,
+        () = world.api.crash.died.notified() => false,
+    };
+    world.api.crash.never();
+    if !lived && !is_gone(world) {
+        goes(world).await;
+    }
+    lived
+}
+
 #[tokio::test]
 async fn it_waits_for_the_last_record_and_keeps_the_checkpoint() {
     let world = working("Retain").await;
@@ -208,15 +222,7 @@ async fn a_deletion_that_is_interrupted_anywhere_comes_to_the_same_end() {
             let world = working(policy).await;
             world.api.delete("auditbots", NAMESPACE, "auditbot");
             close(&world);
-            world.api.crash.after(deaths);
-            let lived = tokio::select! {
-                () = goes(&world) => true,
-                () = world.api.crash.died.notified() => false,
-            };
-            world.api.crash.never();
-            if !lived && !is_gone(&world) {
-                goes(&world).await;
-            }
+            let lived = goes_though_it_dies(&world, deaths).await;
             let account = world.homeserver.world().users["@auditbot:example.org"].account.clone();
             let expected = if policy == "Deactivate" { account.deactivated } else { rooms(&world) == 0 };
             assert!(expected, "{policy} after dying at write {deaths}");

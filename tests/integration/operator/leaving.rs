@@ -4,7 +4,7 @@ use ems_bots::crd::AuditBot;
 use serde_json::json;
 
 use super::{
-    cleanup::{close, goes, is_gone, rooms, working},
+    cleanup::{close, goes, goes_though_it_dies, rooms, working},
     world::{NAMESPACE, World},
 };
 
@@ -116,15 +116,7 @@ async fn without_a_session_the_password_opens_the_account_whatever_is_interrupte
         lose_session(&world);
         delete(&world);
         close(&world);
-        world.api.crash.after(deaths);
-        let lived = tokio::select! {
-            () = goes(&world) => true,
-            () = world.api.crash.died.notified() => false,
-        };
-        world.api.crash.never();
-        if !lived && !is_gone(&world) {
-            goes(&world).await;
-        }
+        let lived = goes_though_it_dies(&world, deaths).await;
         assert_eq!(deactivated(&world), (true, true), "after dying at write {deaths}");
         assert!(!has_told(&world, "AccountsLeft"), "after dying at write {deaths}");
         assert!(admin_secrets(&world).is_empty(), "after dying at write {deaths}");
