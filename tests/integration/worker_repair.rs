@@ -1,5 +1,7 @@
 //! A repair makes anew what is broken and keeps what is not, and no key backup is lost by it.
 
+use std::time::Duration;
+
 use ems_bots::worker::session::{SessionError, Trouble};
 use serde_json::json;
 
@@ -60,7 +62,14 @@ async fn only_a_lost_signature_is_made_anew_where_only_that_is_missing() {
             *signatures = json!({"ed25519:EMS-1": signatures["ed25519:EMS-1"]});
         }
         assert_eq!(sessions.examine(&session).await.unwrap(), Some(Trouble::DeviceUnsigned));
-        let repaired = sessions.repair(&session).await.unwrap();
+        let before = scene.fake.count("/sync");
+        let capturing = session.syncing.lock().await;
+        let mut repair = Box::pin(sessions.repair(&session));
+        let waited = tokio::time::timeout(Duration::from_secs(1), &mut repair).await;
+        assert!(waited.is_err(), "it syncs, which waits for the end of another sync");
+        assert_eq!(scene.fake.count("/sync"), before);
+        drop(capturing);
+        let repaired = repair.await.unwrap();
         assert_eq!(repaired.identity, session.identity, "everything else is kept");
         assert_eq!(sessions.examine(&repaired).await.unwrap(), None);
     })

@@ -120,9 +120,10 @@ impl Capture {
         since: Option<String>,
         wait: Duration,
     ) -> impl Future<Output = Result<SyncResponse, NoAnswer>> + use<> {
-        let client = self.session.client.clone();
+        let (client, syncing) = (self.session.client.clone(), self.session.syncing.clone());
         async move {
             tokio::time::sleep(wait).await;
+            let _alone = syncing.lock().await;
             let settings = SyncSettings::new()
                 .token(since.clone().map_or(SyncToken::NoToken, SyncToken::Specific))
                 .filter(filter().into())

@@ -22,9 +22,11 @@ use matrix_sdk::{
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::value::to_raw_value;
+use tokio::sync::Mutex;
 
 use super::{
-    IdentityFacts, SessionError, Settings, Trouble, classify, classify_http, device, error::classify_recovery,
+    IdentityFacts, Session, SessionError, Settings, Trouble, classify, classify_http, device,
+    error::classify_recovery,
 };
 
 /// Account data by which a finished identity is told from a half-made one.
@@ -69,13 +71,16 @@ async fn cross_sign(client: &Client, settings: &Settings) -> Result<(), SessionE
 async fn sign_unsigned_device(
     client: &Client,
     facts: &IdentityFacts,
+    syncing: &Mutex<()>,
 ) -> Result<Option<Trouble>, SessionError> {
     let trouble = check_identity(client, facts).await?;
     let status = client.encryption().cross_signing_status().await;
     if trouble != Some(Trouble::DeviceUnsigned) || !status.is_some_and(|status| status.is_complete()) {
         return Ok(trouble);
     }
+    let alone = syncing.lock().await;
     device::announce(client).await?;
+    drop(alone);
     let device = client.encryption().get_own_device().await;
     let device = device.map_err(|error| SessionError::Volume { problem: error.to_string() })?;
     let device = device.ok_or(SessionError::Incomplete { problem: "the store does not know the device" })?;
@@ -88,17 +93,17 @@ async fn sign_unsigned_device(
 /// to sign it, since it may hold room keys that this device does not; its key goes into the new
 /// secret storage with the others.
 pub(super) async fn repair(
-    client: &Client,
+    session: &Session,
     settings: &Settings,
     phrase: &SecretString,
-    facts: &IdentityFacts,
 ) -> Result<IdentityFacts, SessionError> {
+    let (client, facts) = (&session.client, &session.identity);
     let phrase = phrase.expose_secret();
     if phrase.is_empty() {
         return Err(SessionError::Incomplete { problem: "there is no phrase in its Secret" });
     }
     let keeps_identity = !matches!(
-        sign_unsigned_device(client, facts).await?,
+        sign_unsigned_device(client, facts, &session.syncing).await?,
         Some(Trouble::IdentityReplaced | Trouble::IdentityMissing | Trouble::DeviceUnsigned)
     );
     if keeps_identity
@@ -218,7 +223,8 @@ pub(super) async fn recover(
             None => Err(classify_recovery(&error)),
         };
     }
-    sign_unsigned_device(client, facts).await?;
+    // Nobody else has this client yet.
+    sign_unsigned_device(client, facts, &Mutex::default()).await?;
     verify(client, facts).await
 }
 

@@ -11,6 +11,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use matrix_sdk::Client;
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::Mutex;
 
 use self::file::SessionFile;
 pub use self::{
@@ -66,6 +67,9 @@ pub struct Session {
     pub identity: IdentityFacts,
     /// What is wrong with it, if anything. The session can be used nevertheless.
     pub trouble: Option<Trouble>,
+    /// Whoever syncs holds it: the SDK takes an answer that ends where another sync has ended
+    /// meanwhile for the same, and leaves it out.
+    pub syncing: Arc<Mutex<()>>,
 }
 
 /// Makes and looks after the session.
@@ -182,7 +186,7 @@ impl Sessions {
         if trouble.is_none() {
             self.remove_other_devices(&file.device_id).await;
         }
-        Ok(Session { client, device: file.device_id, identity: facts, trouble })
+        Ok(Session { client, device: file.device_id, identity: facts, trouble, syncing: Arc::default() })
     }
 
     /// Devices that a lost volume or an interrupted login left behind; tried again at every start.
@@ -235,7 +239,7 @@ impl Sessions {
     /// already.
     pub async fn repair(&self, session: &Session) -> Result<Session, SessionError> {
         let phrase = self.phrase_now().await;
-        let facts = identity::repair(&session.client, &self.settings, &phrase, &session.identity).await?;
+        let facts = identity::repair(session, &self.settings, &phrase).await?;
         identity::write_marker(&session.client, &facts).await?;
         let known = SessionFile::load(&self.settings.data_dir, &self.settings.user)?;
         if let Some(mut file) = known {
