@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     crd::{Bot, annotations},
+    domain::worker::Check,
     kube_util::{
         self,
         apply::remove_finalizer,
@@ -224,8 +225,9 @@ async fn report<B: Bot>(ctx: &Ctx, bot: &B, error: &Error) -> Result<(), Error> 
         waiting.push_str("; to let the bot go without it: ");
         waiting.push_str(&abandon_command::<B>(namespace, name));
     }
-    let new =
-        status::compute_deleting(B::KIND, bot.meta().generation, bot.status(), waiting, ctx.clock.now());
+    let deleting = Check::failed("Deleting", waiting);
+    let generation = bot.meta().generation;
+    let new = status::compute_not_ready(B::KIND, generation, bot.status(), &deleting, ctx.clock.now());
     match apply_status(&ctx.client, FIELD_MANAGER, bot, &new).await {
         Err(error) if error.is_not_found() => Ok(()),
         other => Ok(other.map(|_| ())?),

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     crd::{Bot, annotations, common::AdminApi},
-    domain::{Failure as _, Retry},
+    domain::{Failure as _, Retry, worker::Check},
     kube_util::{self, apply_status, conditions::is_true, events::Notice},
 };
 
@@ -176,7 +176,9 @@ async fn write_invalid<B: Bot>(invalid: &InvalidObject, ctx: &Ctx, note: String)
     let Some(live) = unread::read::<B>(&ctx.client, &invalid.metadata).await? else { return Ok(()) };
     // A status that cannot be read either would be lost, and with it what is known of the accounts.
     let Some(old) = live.status() else { return Ok(()) };
-    let new = status::compute_invalid(B::KIND, live.meta().generation, Some(&old), note, ctx.clock.now());
+    let invalid = Check::failed("InvalidSpec", note);
+    let generation = live.meta().generation;
+    let new = status::compute_not_ready(B::KIND, generation, Some(&old), &invalid, ctx.clock.now());
     apply_status(&ctx.client, FIELD_MANAGER, &live, &new).await?;
     Ok(())
 }

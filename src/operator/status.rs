@@ -131,63 +131,33 @@ pub fn compute_paused(
     why: &'static str,
     now: Timestamp,
 ) -> BotStatus {
-    let none = BotStatus::default();
-    let old = old.unwrap_or(&none);
-    let keep = |c: &&Condition| types::OPERATOR.contains(&c.type_.as_str()) && c.type_ != types::PAUSED;
-    let mut new: Vec<Condition> = old.conditions.iter().filter(keep).cloned().collect();
-    new.extend(said_for_worker(kind, old));
     let check = Check::ok(why, format!("nothing is changed while this is paused ({why})"));
-    new.push(to_condition(types::PAUSED, &check, generation));
-    BotStatus {
-        observed_generation: old.observed_generation,
-        conditions: merge(&old.conditions, new, now),
-        user_id: old.user_id.clone(),
-        admin_user_id: old.admin_user_id.clone(),
-        backup_phrase: old.backup_phrase.clone(),
-        login_url: old.login_url.clone(),
-        ..BotStatus::default()
-    }
+    let status = with_one(kind, old, to_condition(types::PAUSED, &check, generation), now);
+    BotStatus { observed_generation: old.and_then(|old| old.observed_generation), ..status }
 }
 
-/// The status of a bot that is being deleted: the worker goes on speaking for itself.
-pub fn compute_deleting(
-    kind: BotKind,
-    generation: Option<i64>,
-    old: Option<&BotStatus>,
-    waiting: String,
-    now: Timestamp,
-) -> BotStatus {
-    not_ready(kind, generation, old, &Check::failed("Deleting", waiting), now)
-}
-
-/// The status of a bot whose specification cannot be read: nothing is done for it, what was made
-/// goes on as it is.
-pub fn compute_invalid(
-    kind: BotKind,
-    generation: Option<i64>,
-    old: Option<&BotStatus>,
-    problem: String,
-    now: Timestamp,
-) -> BotStatus {
-    not_ready(kind, generation, old, &Check::failed("InvalidSpec", problem), now)
-}
-
-/// What was said stays, but for `Ready`.
-fn not_ready(
+/// The status of a bot that nothing is done for but what `ready` says: one that is being deleted, or
+/// whose specification cannot be read. What was said stays, but for `Ready`.
+pub fn compute_not_ready(
     kind: BotKind,
     generation: Option<i64>,
     old: Option<&BotStatus>,
     ready: &Check,
     now: Timestamp,
 ) -> BotStatus {
+    let status = with_one(kind, old, to_condition(types::READY, ready, generation), now);
+    BotStatus { observed_generation: generation, ..status }
+}
+
+/// What was said, with one condition said anew; the worker goes on speaking for itself.
+fn with_one(kind: BotKind, old: Option<&BotStatus>, said: Condition, now: Timestamp) -> BotStatus {
     let none = BotStatus::default();
     let old = old.unwrap_or(&none);
-    let is_kept = |c: &&Condition| types::OPERATOR.contains(&c.type_.as_str()) && c.type_ != types::READY;
-    let mut new: Vec<Condition> = old.conditions.iter().filter(is_kept).cloned().collect();
+    let stays = |c: &&Condition| types::OPERATOR.contains(&c.type_.as_str()) && c.type_ != said.type_;
+    let mut new: Vec<Condition> = old.conditions.iter().filter(stays).cloned().collect();
     new.extend(said_for_worker(kind, old));
-    new.push(to_condition(types::READY, ready, generation));
+    new.push(said);
     BotStatus {
-        observed_generation: generation,
         conditions: merge(&old.conditions, new, now),
         user_id: old.user_id.clone(),
         admin_user_id: old.admin_user_id.clone(),

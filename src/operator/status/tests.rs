@@ -118,7 +118,8 @@ fn a_paused_bot_keeps_what_was_said() {
 #[test]
 fn a_bot_that_goes_says_what_it_waits_for() {
     let old = reported(&[(types::READY, "True"), (types::ACCOUNT, "True"), (types::RECORDING, "True")]);
-    let status = compute_deleting(BotKind::Audit, Some(5), Some(&old), "the last record".to_owned(), at(9));
+    let deleting = Check::failed("Deleting", "the last record");
+    let status = compute_not_ready(BotKind::Audit, Some(5), Some(&old), &deleting, at(9));
     let ready = find(&status.conditions, types::READY).unwrap();
     assert_eq!((ready.reason.as_str(), ready.message.as_str()), ("Deleting", "the last record"));
     assert!(find(&status.conditions, types::RECORDING).is_none(), "that is the worker's to say");
