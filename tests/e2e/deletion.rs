@@ -221,7 +221,18 @@ async fn a_suspended_bot_sees_nothing_and_says_from_when_to_when() {
     assert_eq!(trails[0].count_text("said in between"), 0, "Skip leaves it out");
     trails[1].wait_for_text("said in between").await;
     assert_eq!(trails[1].count_text("said in between"), 1, "CatchUp fills it in, once");
-    scene.end().await;
+    a_namespace_goes_with_its_bots(scene, &room).await;
+}
+
+/// Secrets, rights and workers go in any order while the operator says goodbye; nothing may hang.
+async fn a_namespace_goes_with_its_bots(scene: Scene, room: &str) {
+    println!("-- the namespace is deleted");
+    scene.tenant.delete_namespace().await;
+    for name in ["auditbot", "catcher"] {
+        let account = scene.account(&scene.user_id(name)).await.unwrap();
+        assert_eq!(account["deactivated"], false, "nobody was asked to end {name}: {account}");
+        assert_eq!(scene.synapse.standing(room, &scene.user_id(name)).await.0, "join");
+    }
 }
 
 async fn span_is_recorded(trail: &Trail) {

@@ -252,6 +252,20 @@ impl Tenant {
         namespaces.delete(&self.namespace, &DeleteParams::background()).await.unwrap();
     }
 
+    /// Deletes the namespace with everything in it, as `kubectl delete namespace` does, and waits
+    /// until it is gone.
+    pub async fn delete_namespace(&self) {
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        namespaces.delete(&self.namespace, &DeleteParams::default()).await.unwrap();
+        eventually("the end of the namespace", Duration::from_mins(3), || async {
+            match namespaces.get_opt(&self.namespace).await.unwrap() {
+                None => Ok(()),
+                Some(left) => Err(serde_json::to_string(&left.status).unwrap()),
+            }
+        })
+        .await;
+    }
+
     /// A token of a ServiceAccount, and a client that has nothing else.
     pub async fn client_as(&self, namespace: &str, service_account: &str) -> Client {
         let accounts: Api<k8s_openapi::api::core::v1::ServiceAccount> =

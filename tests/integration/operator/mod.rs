@@ -1,6 +1,7 @@
 //! The operator against an API server and a homeserver in memory.
 
 mod cleanup;
+mod concurrency;
 mod crash;
 mod crashing;
 mod fake_api;
