@@ -7,7 +7,7 @@ SHELL := /bin/bash
 export EMS_BOTS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ems-bots
 export CARGO_TARGET_DIR ?= $(EMS_BOTS_CACHE)/target
 
-.PHONY: help demo down check test fmt lint doc unit generate generated-check build bench
+.PHONY: help demo down check test fmt build generate generated-check bench
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,20 +27,13 @@ test: ## Everything: the fast loop and the end-to-end tests on a real cluster
 fmt: ## Format the code
 	cargo fmt
 
-lint: ## Lints with warnings denied
-	cargo clippy --locked --all-targets -- -D warnings
-	cargo clippy --locked --test e2e -- -D warnings
+build: ## The binary, linted
+	@dev/run binary
 
-doc: ## API documentation with warnings denied
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
-
-build: ## The binary
-	cargo build --locked
-
-generate: build ## Write the generated files: crds/ and the chart's copies
+generate: ## Write the generated files: crds/ and the chart's copies
 	@dev/run generate
 
-generated-check: build ## Fail if a generated file is not up to date
+generated-check: ## Fail if a generated file is not up to date
 	@dev/run generate --check
 
 bench: ## The figures of docs/performance.md

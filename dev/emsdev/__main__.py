@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import bench, binaries, checks, cluster, demo, dns, image, prepare, services
+from . import bench, binaries, checks, cluster, demo, dns, image, prepare, product, services
 from .base import BRIDGE_IP, REPO, StepError
 
 _TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or REPO / "target")
@@ -110,6 +110,7 @@ def _add_project(commands: Commands) -> None:
     command(commands, "down", "remove everything that the demo and the tests started", lambda _: demo.down())
     command(commands, "check", "format, lints, documentation, unit and integration tests", lambda _: checks.check())
     command(commands, "test", "the checks, then the end-to-end tests on a real cluster", lambda _: checks.test())
+    command(commands, "binary", "build and lint ems-bots; prints where it is", lambda _: print(product.build()))
     e2e = command(
         commands,
         "e2e",

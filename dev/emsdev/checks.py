@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from . import binaries, cleanup, cluster, postgres, prepare, product
+from . import binaries, cleanup, cluster, postgres, prepare, product, rustdoc
 from .base import REPO, StepError, note, sh, step
 from .layout import AUDIT_LOG
 
@@ -19,16 +19,10 @@ def check() -> None:
     with step("check"):
         product.cargo("format", "fmt", "--all", "--check")
         _check_commit_hygiene()
-        # "All targets" are those that a plain `cargo test` runs, and the end-to-end tests are none of them.
-        for targets in (("--all-targets",), ("--test", "e2e")):
-            product.cargo(
-                f"lints {' '.join(targets)}", "clippy", "--locked", "--quiet", *targets, "--", "-D", "warnings"
-            )
-        product.cargo(
-            "API documentation",
-            *("doc", "--locked", "--quiet", "--no-deps", "--document-private-items"),
-            env={"RUSTDOCFLAGS": "-D warnings"},
-        )
+        # "Tests" are those that a plain `cargo test` runs, and the end-to-end tests are none of them.
+        targets = ("--lib", "--bins", "--tests", "--benches", "--test", "e2e")
+        product.cargo("build and lints", "build", "--locked", "--quiet", *targets)
+        rustdoc.document()
         postgres.up()
         tools = {"HELM": str(binaries.helm() / "helm"), **postgres.test_environment()}
         # The unit tests, the import rules, and the integration tests, which compare the generated files too.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -20,9 +21,30 @@ _BUILD_PACKAGES = ("gcc", "g++", "make", "cmake", "pkg-config", "ca-certificates
 
 
 def cargo_environment() -> dict[str, str]:
-    """The environment of every cargo command: what it builds is kept outside of the checkout."""
+    """The environment of every cargo command: what it builds is kept outside of the checkout, and linted.
+
+    Clippy compiles the package, as `cargo clippy` has it do, but in every build: one build lints and makes the program,
+    and all dependencies are compiled once. `cargo clippy` and `cargo doc` would have them analysed a second time."""
     target = os.environ.get("CARGO_TARGET_DIR") or str(CACHE / "target")
-    return {"CARGO_TARGET_DIR": target, "CARGO_TERM_COLOR": "never"}
+    return {
+        "CARGO_TARGET_DIR": target,
+        "CARGO_TERM_COLOR": "never",
+        "RUSTC_WORKSPACE_WRAPPER": str(_compiler(Path(target))),
+        "CLIPPY_ARGS": "-Dwarnings__CLIPPY_HACKERY__",
+        "CLIPPY_CONF_DIR": str(REPO),
+    }
+
+
+def _compiler(target: Path) -> Path:
+    """A copy of dev/compile: Cargo takes what was compiled by a program in another folder for something else, and would
+    keep the products of every checkout."""
+    source, copy = REPO / "dev" / "compile", target / "compile"
+    if not copy.exists() or copy.read_bytes() != source.read_bytes():
+        target.mkdir(parents=True, exist_ok=True)
+        fresh = copy.with_suffix(f".{os.getpid()}")
+        shutil.copy2(source, fresh)
+        fresh.replace(copy)
+    return copy
 
 
 def _forget_other_checkout(target: Path) -> None:
