@@ -19,3 +19,4 @@ mod report;
 pub mod session;
 pub mod supervisor;
 mod suspension;
+pub mod vocabulary;

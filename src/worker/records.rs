@@ -163,9 +163,7 @@ pub(crate) fn gap(bot: &BotName, room: &str, from: &str, why: &str, now: Timesta
 
 /// An act of coverage is about to be done.
 pub(crate) fn act_intended(bot: &BotName, user: &UserId, act: &Act, now: Timestamp) -> RecordDraft {
-    let mut draft = act_record(bot, user, act, "intended", now);
-    draft.action = "bot.act.intended".to_owned();
-    draft
+    act_record(bot, user, act, ("intended", "bot.act.intended"), now)
 }
 
 /// How an act of coverage ended.
@@ -176,15 +174,12 @@ pub(crate) fn act_ended(
     outcome: &ActOutcome,
     now: Timestamp,
 ) -> RecordDraft {
-    let mut draft = act_record(bot, user, act, "ended", now);
-    let (action, sent) = match outcome {
-        ActOutcome::Done { sent } => ("bot.act.done", sent),
-        ActOutcome::Failed { category, sent } => {
-            draft.changes.push(change("/act/error", None, Some((*category).into())));
-            ("bot.act.failed", sent)
-        }
+    let (action, sent, error) = match outcome {
+        ActOutcome::Done { sent } => ("bot.act.done", sent, None),
+        ActOutcome::Failed { category, sent } => ("bot.act.failed", sent, Some(*category)),
     };
-    action.clone_into(&mut draft.action);
+    let mut draft = act_record(bot, user, act, ("ended", action), now);
+    draft.changes.extend(error.map(|error| change("/act/error", None, Some(error.into()))));
     for event in sent {
         draft.relations.push(Relation::new("event", &event.event_id, "caused"));
         draft.on_behalf_of = Some(event.sender.clone());
@@ -192,8 +187,14 @@ pub(crate) fn act_ended(
     draft
 }
 
-fn act_record(bot: &BotName, user: &UserId, act: &Act, part: &str, now: Timestamp) -> RecordDraft {
-    let mut draft = own(bot, Category::AdminOperation, "bot.act", &format!("act:{}:{part}", act.id), now);
+fn act_record(
+    bot: &BotName,
+    user: &UserId,
+    act: &Act,
+    (part, action): (&str, &str),
+    now: Timestamp,
+) -> RecordDraft {
+    let mut draft = own(bot, Category::AdminOperation, action, &format!("act:{}:{part}", act.id), now);
     draft.actor = Actor::matrix(user.as_str());
     draft.on_behalf_of.clone_from(&act.on_behalf_of);
     draft.context.reason = Some(act.reason.to_owned());
@@ -209,8 +210,14 @@ fn act_record(bot: &BotName, user: &UserId, act: &Act, part: &str, now: Timestam
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
-    use crate::domain::{BotKind, Localpart, ServerName, selection::RoomSelection, worker::SuspendCapture};
+    use crate::{
+        coverage::{SentEvent, planner::StepKind},
+        domain::{BotKind, Localpart, RoomId, ServerName, selection::RoomSelection, worker::SuspendCapture},
+        worker::vocabulary,
+    };
 
     fn told(uid: &str, generation: i64) -> Instructions {
         Instructions {
@@ -237,5 +244,55 @@ mod tests {
         assert_ne!(id("one", 2), id("two", 2));
         assert_eq!(id("one", 2), id("one", 3), "it may be changed while it is being deleted");
         assert_ne!(id("", 2), id("", 3), "a file has no UID");
+    }
+
+    fn every_record(bot: &BotName) -> Vec<RecordDraft> {
+        let now = Timestamp::UNIX_EPOCH;
+        let facts = |key: &str| IdentityFacts {
+            master_key: key.to_owned(),
+            backup_version: "1".to_owned(),
+            secret_storage_key: "s".to_owned(),
+        };
+        let user = UserId::parse("@auditbot:example.org").unwrap();
+        let act = Act {
+            id: "1-1".to_owned(),
+            room_id: RoomId::parse("!room:example.org").unwrap(),
+            kind: StepKind::MakeAdmin,
+            on_behalf_of: None,
+            reason: "coverage",
+        };
+        let sent = vec![SentEvent {
+            event_id: "$e".to_owned(),
+            event_type: "m.room.power_levels".to_owned(),
+            sender: "@alice:example.org".to_owned(),
+        }];
+        vec![
+            started(bot, "run", "DEV", now),
+            stopped(bot, "run", now),
+            identity_finished(bot, &facts("one"), now),
+            repair_asked(bot, "today", "IdentityReplaced", now),
+            repaired(bot, "today", &facts("one"), &facts("two"), now),
+            identity_state(bot, None, Some("IdentityReplaced"), now),
+            suspended(bot, 0, true, now),
+            configured(bot, 2, Vec::new(), now),
+            deleted(bot, &told("uid", 2), now),
+            gap(bot, "!room:example.org", "token", "why", now),
+            act_intended(bot, &user, &act, now),
+            act_ended(bot, &user, &act, &ActOutcome::Done { sent: sent.clone() }, now),
+            act_ended(bot, &user, &act, &ActOutcome::Failed { category: "refused", sent }, now),
+        ]
+    }
+
+    #[test]
+    fn what_the_worker_records_is_what_the_vocabulary_says() {
+        let bot = BotName { namespace: "n".into(), name: "b".into(), kind: BotKind::Audit };
+        let records = every_record(&bot);
+        let made: BTreeSet<(Category, &str)> =
+            records.iter().map(|record| (record.category, record.action.as_str())).collect();
+        let listed = vocabulary::OWN.iter().map(|row| (row.verb.category, row.verb.action)).collect();
+        assert_eq!(made, listed);
+        for Relation { kind, role, .. } in records.iter().flat_map(|record| &record.relations) {
+            assert!(vocabulary::RELATIONS.contains(&(kind.as_str(), role.as_str())), "{kind} {role}");
+        }
     }
 }

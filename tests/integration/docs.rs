@@ -1,4 +1,5 @@
-//! `docs/operations.md` names what the program can say, and nothing else.
+//! `docs/operations.md` names what the program can say, `docs/trail.md` what it can record, and
+//! nothing else.
 //!
 //! What people look up has a form of its own in the source: types and reasons of conditions and
 //! Events are string literals that consist of one `CamelCase` word, metrics begin with `ems_bots_`,
@@ -9,6 +10,8 @@ use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+use ems_bots::{coverage::planner::StepKind, domain::record::Category, worker::vocabulary};
 
 /// Words in the source that look like reasons and are none.
 const NO_REASONS: [&str; 12] = [
@@ -59,7 +62,8 @@ fn literals(places: &[&str]) -> BTreeSet<String> {
     }
     let is_test = |file: &PathBuf| {
         let name = file.file_name().unwrap_or_default();
-        ["tests.rs", "properties.rs", "fixtures.rs"].iter().any(|test| name == *test)
+        let folder = file.parent().and_then(Path::file_name).unwrap_or_default();
+        folder == "tests" || ["tests.rs", "properties.rs", "fixtures.rs"].iter().any(|test| name == *test)
     };
     files.retain(|file| !is_test(file));
     assert!(!files.is_empty(), "{places:?} has no files");
@@ -167,6 +171,103 @@ fn every_reason_of_a_room_is_explained() {
     let rooms = guide.split("\n## ").find(|section| section.starts_with("Rooms\n")).unwrap();
     assert!(said.contains("power_levels_missing"), "{said:?}");
     compare(&said, &keys_of_tables(rooms));
+}
+
+/// The rows of the tables of a text, without their first row and without marks of code.
+fn rows(text: &str) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Option<Vec<String>> {
+        let line = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        Some(line.split(" | ").map(|cell| cell.replace('`', "").trim().to_owned()).collect())
+    };
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for line in text.lines() {
+        if line.starts_with("|---") {
+            rows.pop();
+        } else {
+            rows.extend(cells(line));
+        }
+    }
+    rows
+}
+
+/// The document about the trail, by the titles of its sections.
+fn section_of_trail(title: &str) -> String {
+    let text = fs::read_to_string(root().join("docs/trail.md")).unwrap();
+    let found = text.split("\n## ").find(|section| section.starts_with(&format!("{title}\n")));
+    found.unwrap_or_else(|| panic!("docs/trail.md has no section {title}")).to_owned()
+}
+
+fn same(listed: &BTreeSet<Vec<String>>, made: &BTreeSet<Vec<String>>, what: &str) {
+    let missing: Vec<_> = made.difference(listed).collect();
+    assert!(missing.is_empty(), "docs/trail.md lacks {what} {missing:#?}");
+    let gone: Vec<_> = listed.difference(made).collect();
+    assert!(gone.is_empty(), "docs/trail.md has {what} that are never made: {gone:#?}");
+}
+
+#[test]
+fn every_kind_of_record_is_explained() {
+    let is_category = |name: &str| Category::parse(name).is_some();
+    let text = fs::read_to_string(root().join("docs/trail.md")).unwrap();
+    let all = rows(&text);
+    let listed: Vec<Vec<String>> = all
+        .iter()
+        .filter(|row| row.len() == 4 && is_category(&row[1]) && !row[2].contains(' '))
+        .map(|row| row[..3].to_vec())
+        .collect();
+    let made: BTreeSet<Vec<String>> = vocabulary::all()
+        .into_iter()
+        .map(|(source, verb)| vec![source, verb.category.as_str().to_owned(), verb.action.to_owned()])
+        .collect();
+    assert!(made.len() > 80, "{made:?}");
+    same(&listed.iter().cloned().collect(), &made, "rows");
+    assert_eq!(listed.len(), made.len(), "docs/trail.md has a row twice");
+    for row in all.iter().filter(|row| row.len() == 4) {
+        assert!(!row[3].is_empty(), "{row:?} explains nothing");
+    }
+}
+
+#[test]
+fn categories_relations_and_acts_are_explained() {
+    let first = |title: &str, columns: usize| -> BTreeSet<Vec<String>> {
+        rows(&section_of_trail(title)).into_iter().map(|row| row[..columns].to_vec()).collect()
+    };
+    let categories = Category::ALL.iter().map(|category| vec![category.as_str().to_owned()]).collect();
+    same(&first("The five categories", 1), &categories, "categories");
+    let relations = vocabulary::RELATIONS
+        .iter()
+        .map(|(kind, role)| vec![(*kind).to_owned(), (*role).to_owned()])
+        .collect();
+    same(&first("Relations", 2), &relations, "relations");
+    let acts = StepKind::ALL.iter().map(|kind| vec![kind.as_str().to_owned()]).collect();
+    same(&first("Acts in rooms", 1), &acts, "acts");
+}
+
+/// Dotted words such as `message.sent` in what makes records.
+#[test]
+fn every_action_is_in_the_vocabulary() {
+    let mut said = literals(&["src/worker", "src/store", "src/coverage"]);
+    said.retain(|word| is_action(word) && !NO_ACTIONS.contains(&word.as_str()));
+    let known: BTreeSet<String> =
+        vocabulary::all().into_iter().map(|(_, verb)| verb.action.to_owned()).collect();
+    let unknown: Vec<_> = said.difference(&known).collect();
+    assert!(unknown.is_empty(), "src/worker/vocabulary.rs lacks {unknown:?}");
+    let of_inbox = literals(&["src/store"]);
+    let unused = vocabulary::INBOX.iter().find(|row| !of_inbox.contains(row.verb.action));
+    assert!(unused.is_none(), "{unused:?}");
+}
+
+/// Words in the source that look like actions and are none.
+const NO_ACTIONS: [&str; 3] = ["keys.export", "session.json", "session.json.new"];
+
+/// Types of events and fields of the specification have a form of their own.
+fn is_action(word: &str) -> bool {
+    let others = ["m.", "im.", "io.", "org.", "uk.", "spec."];
+    word.contains('.')
+        && !others.iter().any(|start| word.starts_with(start))
+        && word.split('.').all(|part| {
+            part.starts_with(|c: char| c.is_ascii_lowercase())
+                && part.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+        })
 }
 
 #[test]

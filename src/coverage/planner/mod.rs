@@ -130,6 +130,16 @@ pub enum StepKind {
 }
 
 impl StepKind {
+    /// Every kind.
+    pub const ALL: [Self; 6] = [
+        Self::MakeAdmin,
+        Self::Join,
+        Self::RefuseInvitation,
+        Self::Leave,
+        Self::MarkFunctional,
+        Self::PostNotice,
+    ];
+
     /// Short `snake_case` name.
     pub fn as_str(self) -> &'static str {
         match self {

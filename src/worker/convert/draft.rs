@@ -2,14 +2,22 @@
 
 use serde_json::Value;
 
-use super::{Encryption, Event, Input, digest_id, lenient};
-use crate::domain::record::{
-    Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust, event_source_id,
-    plaintext_source_id,
+use super::{
+    Encryption, Event, Input, digest_id, lenient,
+    vocabulary::{MALFORMED, OTHER_MESSAGE, UNDECRYPTABLE},
+};
+use crate::{
+    domain::record::{
+        Actor, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust, event_source_id,
+        plaintext_source_id,
+    },
+    worker::vocabulary::Verb,
 };
 
 /// More mentioned people than this are not listed one by one.
 const MAX_MENTIONED: usize = 100;
+/// More lines than this are not told in a text.
+const MAX_LINES: usize = 50;
 
 /// A record that always has its base and gets the rest from the converter of its type.
 pub(super) struct Draft(RecordDraft);
@@ -37,8 +45,8 @@ impl Draft {
         let sender = event.sender();
         Self(RecordDraft {
             source_id: source.unwrap_or_else(|| digest_id(input.room_id, input.raw)),
-            category: Category::UserActivity,
-            action: "event.sent".to_owned(),
+            category: OTHER_MESSAGE.category,
+            action: OTHER_MESSAGE.action.to_owned(),
             occurred: event.timestamp().map_or(Occurred::Unknown, Occurred::At),
             actor: sender.map_or(Actor::Unknown, Actor::matrix),
             on_behalf_of: None,
@@ -54,9 +62,9 @@ impl Draft {
         })
     }
 
-    pub(super) fn action(&mut self, category: Category, action: impl Into<String>) {
-        self.0.category = category;
-        self.0.action = action.into();
+    pub(super) fn verb(&mut self, verb: Verb) {
+        self.0.category = verb.category;
+        verb.action.clone_into(&mut self.0.action);
     }
 
     pub(super) fn reason(&mut self, reason: Option<&str>) {
@@ -65,6 +73,17 @@ impl Draft {
 
     pub(super) fn text(&mut self, text: Option<String>) {
         self.0.text = text.filter(|text| !text.is_empty());
+    }
+
+    /// One line for each change; of very many only the first ones.
+    pub(super) fn lines(&mut self, lines: impl IntoIterator<Item = String>) {
+        let lines: Vec<String> = lines.into_iter().take(MAX_LINES).collect();
+        self.text(Some(lines.join("\n")));
+    }
+
+    /// The text of a field.
+    pub(super) fn field(&mut self, content: &Value, name: &str) {
+        self.text(lenient::str_at(content, &[name]).map(str::to_owned));
     }
 
     pub(super) fn relate(&mut self, kind: &str, id: &str, role: &str) {
@@ -91,14 +110,14 @@ impl Draft {
 
     /// A ciphertext without its key.
     pub(super) fn undecryptable(&mut self, reason: &str) {
-        self.action(Category::UserActivity, "message.undecryptable");
+        self.verb(UNDECRYPTABLE);
         self.0.trust = Trust::Undecryptable;
         self.0.undecryptable_reason = Some(reason.to_owned());
     }
 
     /// An event that lacks what makes it one.
     pub(super) fn malformed(&mut self, event: &Event) {
-        self.action(Category::UserActivity, "event.malformed");
+        self.verb(MALFORMED);
         if event.sender().is_none() {
             self.0.actor = Actor::Unknown;
         }

@@ -6,11 +6,11 @@ use super::{
     Event, diff,
     draft::Draft,
     lenient::{at, str_at},
+    vocabulary::{MEMBER_CHANGED, MEMBER_UNCHANGED, PROFILE_CHANGED, TRANSITIONS},
 };
-use crate::domain::record::Category;
+use crate::worker::vocabulary::Verb;
 
-pub(super) fn convert(draft: &mut Draft, event: &Event, before: Option<&Value>) {
-    let content = event.content();
+pub(super) fn convert(draft: &mut Draft, event: &Event, before: Option<&Value>, content: &Value) {
     let target = event.state_key().unwrap_or_default();
     let own = event.sender() == Some(target);
     let was = before.and_then(|before| str_at(before, &["membership"])).unwrap_or("leave");
@@ -19,42 +19,35 @@ pub(super) fn convert(draft: &mut Draft, event: &Event, before: Option<&Value>) 
     let profile = ["displayname", "avatar_url"]
         .iter()
         .any(|key| at(content, &[key]) != before.and_then(|before| at(before, &[key])));
-    draft.action(Category::UserActivity, action(was, is, own, known, profile));
+    draft.verb(verb(was, is, own, known, profile));
     draft.reason(str_at(content, &["reason"]));
     draft.relate("user", target, "target");
     draft.subject(target, "target");
-    draft.text(str_at(content, &["displayname"]).map(str::to_owned));
+    // Of somebody who was invited by mail or phone only what that invitation called them is known.
+    let name = str_at(content, &["displayname"]);
+    draft.text(name.or_else(|| str_at(content, &["third_party_invite", "display_name"])).map(str::to_owned));
     if let Some(by) = str_at(content, &["join_authorised_via_users_server"]) {
         draft.relate("user", by, "authorised_by");
+    }
+    if let Some(token) = str_at(content, &["third_party_invite", "signed", "token"]) {
+        draft.relate("state", &format!("m.room.third_party_invite/{token}"), "accepts");
     }
     draft.changed(diff::diff(&diff::join("/m.room.member", target), before, Some(content)));
 }
 
-/// The transition, from the table of the Matrix specification ("Room membership").
-fn action(was: &str, is: &str, own: bool, known: bool, profile: bool) -> &'static str {
-    match (was, is) {
-        ("join", "join") if profile => "room.member.profile_changed",
-        ("join" | "invite" | "ban" | "knock", same) if same == was => "room.member.unchanged",
-        (_, "join") => "room.member.joined",
-        ("knock", "invite") => "room.member.knock_accepted",
-        (_, "invite") => "room.member.invited",
-        ("invite", "leave") if own => "room.member.invite_rejected",
-        ("invite", "leave") => "room.member.invite_withdrawn",
-        ("knock", "leave") if own => "room.member.knock_withdrawn",
-        ("knock", "leave") => "room.member.knock_denied",
-        ("ban", "leave") => "room.member.unbanned",
-        ("leave", "leave") if known => "room.member.unchanged",
-        (_, "leave") if own => "room.member.left",
-        (_, "leave") => "room.member.kicked",
-        (_, "ban") => "room.member.banned",
-        (_, "knock") => "room.member.knocked",
-        _ => "room.member.changed",
+fn verb(was: &str, is: &str, own: bool, known: bool, profile: bool) -> Verb {
+    // Who was never there cannot stay away: that is somebody who left before the bot knew of them.
+    let same = was == is && (known || is != "leave");
+    if same && ["join", "invite", "ban", "knock", "leave"].contains(&is) {
+        return if is == "join" && profile { PROFILE_CHANGED } else { MEMBER_UNCHANGED };
     }
+    let transition = TRANSITIONS.iter().find(|transition| transition.fits(was, is, own));
+    transition.map_or(MEMBER_CHANGED, |transition| transition.verb)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::action;
+    use super::verb;
 
     #[test]
     fn transitions_have_their_names() {
@@ -76,10 +69,12 @@ mod tests {
             ("join", "join", true, "room.member.unchanged"),
             ("leave", "leave", false, "room.member.unchanged"),
             ("join", "nonsense", true, "room.member.changed"),
+            ("any", "any", true, "room.member.changed"),
+            ("nonsense", "nonsense", true, "room.member.changed"),
         ] {
-            assert_eq!(action(was, is, own, true, false), expected, "{was} -> {is}, own: {own}");
+            assert_eq!(verb(was, is, own, true, false).action, expected, "{was} -> {is}, own: {own}");
         }
-        assert_eq!(action("join", "join", true, true, true), "room.member.profile_changed");
-        assert_eq!(action("leave", "leave", false, false, false), "room.member.kicked");
+        assert_eq!(verb("join", "join", true, true, true).action, "room.member.profile_changed");
+        assert_eq!(verb("leave", "leave", false, false, false).action, "room.member.kicked");
     }
 }

@@ -4,12 +4,17 @@
 use serde_json::Value;
 
 use super::{
-    Earlier, Event, author, diff,
+    Earlier, Event, author, body, call, diff,
     draft::Draft,
     earlier_event,
     lenient::{at, str_at},
+    poll,
+    vocabulary::{
+        CALL_MEMBER, EDIT_IGNORED, EDITED, EMPTIED, MESSAGES, MSGTYPES, OTHER_MESSAGE, POLL_ANSWERED,
+        POLL_ENDED, REACTION, VOICE, find,
+    },
 };
-use crate::domain::record::{Category, Change};
+use crate::{domain::record::Change, worker::vocabulary::Verb};
 
 /// The event that this one claims to replace.
 pub(super) fn replaced(event: &Event) -> Option<&str> {
@@ -18,53 +23,68 @@ pub(super) fn replaced(event: &Event) -> Option<&str> {
 }
 
 /// Where an event relates to: in the plaintext, or beside the ciphertext.
-fn relation(event: &Event) -> Option<&Value> {
+pub(super) fn relation(event: &Event) -> Option<&Value> {
     at(event.content(), &["m.relates_to"])
         .or_else(|| at(&event.outer.value, &["content", "m.relates_to"]))
         .filter(|relation| relation.is_object())
 }
 
 pub(super) fn convert(draft: &mut Draft, event: &Event, earlier: Option<&Earlier>) {
-    let content = event.content();
-    draft.action(Category::UserActivity, action(event));
-    if event.kind() == Some("m.reaction") {
-        reaction(draft, event, earlier);
+    // One that was taken back before it was captured came without content.
+    let original = match earlier {
+        Some(Earlier::Event(original)) if event.is_redacted() => Some(original),
+        _ => None,
+    };
+    let verb = verb(event, original);
+    draft.verb(verb);
+    if let Some(id) = event.text(&["unsigned", "redacted_because", "event_id"]) {
+        draft.relate("event", id, "redacted_by");
+    }
+    if verb == REACTION {
+        reaction(draft, event, original);
         return;
     }
+    let content = event.content();
     describe(draft, content);
     if let Some(target) = replaced(event) {
         edit(draft, event, target, earlier);
-    } else {
-        relate(draft, event);
-        if event.is_redacted() {
-            redacted_before_capture(draft, event, earlier);
-        }
+        return;
+    }
+    if let Some(relation) = relation(event) {
+        relate(draft, relation);
+    }
+    if let Some(original) = original {
+        redacted_before_capture(draft, event, original);
+    }
+    if event.is_redacted() {
+        return;
+    }
+    match verb {
+        POLL_ANSWERED => poll::answered(draft, content, earlier),
+        POLL_ENDED => poll::ended(draft, content, earlier),
+        CALL_MEMBER => call::membership(draft, None, content),
+        verb if verb.action.starts_with("call.") => call::signalled(draft, content),
+        _ => {}
     }
 }
 
-/// The verb for a type; closed, so that nobody can invent actions by sending events.
-fn action(event: &Event) -> &'static str {
-    match event.kind().unwrap_or_default() {
-        "m.room.message" => "message.sent",
-        "m.sticker" => "message.sticker_sent",
-        "m.room.encrypted" => "message.undecryptable",
-        "m.reaction" => "reaction.added",
-        "m.poll.start" | "org.matrix.msc3381.poll.start" => "poll.started",
-        "m.poll.response" | "org.matrix.msc3381.poll.response" => "poll.answered",
-        "m.poll.end" | "org.matrix.msc3381.poll.end" => "poll.ended",
-        "m.call.invite" => "call.invited",
-        "m.call.answer" => "call.answered",
-        "m.call.hangup" | "m.call.reject" => "call.ended",
-        "m.call.notify" | "m.rtc.notification" | "org.matrix.msc4075.call.notify" => "call.announced",
-        "m.beacon" | "org.matrix.msc3672.beacon" => "location.updated",
-        kind if kind.starts_with("m.key.verification.") => "verification.step",
-        _ => "event.sent",
+/// The verb for a type, and for some types of content.
+fn verb(event: &Event, original: Option<&Value>) -> Verb {
+    let kind = original.and_then(|original| str_at(original, &["type"])).or_else(|| event.kind());
+    let content = original.and_then(|original| original.get("content")).unwrap_or_else(|| event.content());
+    match kind.unwrap_or_default() {
+        "m.room.encrypted" => EMPTIED,
+        "m.room.message" if body::is_voice(content) => VOICE,
+        "m.room.message" => find(MSGTYPES, str_at(content, &["msgtype"]).unwrap_or_default())
+            .or_else(|| find(MESSAGES, "m.room.message"))
+            .unwrap_or(OTHER_MESSAGE),
+        kind => find(MESSAGES, kind).unwrap_or(OTHER_MESSAGE),
     }
 }
 
 /// Text, media and mentioned people of a content.
 fn describe(draft: &mut Draft, content: &Value) {
-    draft.text(text(content));
+    draft.text(body::text(content));
     draft.mentioned(content);
     for (path, role) in [
         (&["url"][..], "attached"),
@@ -78,50 +98,7 @@ fn describe(draft: &mut Draft, content: &Value) {
     }
 }
 
-/// What a person would search for.
-fn text(content: &Value) -> Option<String> {
-    let mut parts: Vec<&str> = Vec::new();
-    let body = str_at(content, &["body"]).or_else(|| str_at(content, &["formatted_body"]));
-    parts.extend(body.map(|body| without_reply_fallback(content, body)));
-    for path in [
-        &["filename"][..],
-        &["geo_uri"],
-        &["m.text"],
-        &["org.matrix.msc1767.text"],
-        &["m.poll", "question", "body"],
-        &["org.matrix.msc3381.poll.start", "question", "body"],
-        &["org.matrix.msc3381.poll.start", "question", "org.matrix.msc1767.text"],
-    ] {
-        parts.extend(str_at(content, path));
-    }
-    let answers = at(content, &["org.matrix.msc3381.poll.start", "answers"])
-        .or_else(|| at(content, &["m.poll", "answers"]))
-        .and_then(Value::as_array);
-    for answer in answers.into_iter().flatten().take(50) {
-        parts.extend(str_at(answer, &["org.matrix.msc1767.text"]).or_else(|| str_at(answer, &["m.text"])));
-    }
-    parts.dedup();
-    (!parts.is_empty()).then(|| parts.join("\n"))
-}
-
-/// Older clients repeat what they reply to in lines that start with `> `: that is not what this
-/// person wrote.
-fn without_reply_fallback<'a>(content: &Value, body: &'a str) -> &'a str {
-    if at(content, &["m.relates_to", "m.in_reply_to"]).is_none() || !body.starts_with("> ") {
-        return body;
-    }
-    let mut rest = body;
-    while let Some((line, after)) = rest.split_once('\n') {
-        if !line.starts_with("> ") && line != ">" {
-            return if line.is_empty() { after } else { rest };
-        }
-        rest = after;
-    }
-    if rest.starts_with("> ") { body } else { rest }
-}
-
-fn relate(draft: &mut Draft, event: &Event) {
-    let Some(relation) = relation(event) else { return };
+fn relate(draft: &mut Draft, relation: &Value) {
     if let Some(id) = str_at(relation, &["event_id"]) {
         let role = match str_at(relation, &["rel_type"]) {
             Some("m.thread") => "thread",
@@ -137,12 +114,8 @@ fn relate(draft: &mut Draft, event: &Event) {
     }
 }
 
-fn reaction(draft: &mut Draft, event: &Event, earlier: Option<&Earlier>) {
-    // One that was taken back before it was captured came without content.
-    let original = match earlier {
-        Some(Earlier::Event(original)) if event.is_redacted() => at(original, &["content", "m.relates_to"]),
-        _ => None,
-    };
+fn reaction(draft: &mut Draft, event: &Event, original: Option<&Value>) {
+    let original = original.and_then(|original| at(original, &["content", "m.relates_to"]));
     let Some(relation) = relation(event).or(original) else { return };
     let key = str_at(relation, &["key"]).unwrap_or_default();
     if let Some(id) = str_at(relation, &["event_id"]) {
@@ -165,14 +138,14 @@ fn edit(draft: &mut Draft, event: &Event, target: &str, earlier: Option<&Earlier
     if let Some(earlier) = earlier
         && !may_replace(event, earlier)
     {
-        draft.action(Category::UserActivity, "message.edit_ignored");
+        draft.verb(EDIT_IGNORED);
         draft.relate("event", target, "claims_to_replace");
         if let Some(author) = author(earlier) {
             draft.subject(author, "author");
         }
         return;
     }
-    draft.action(Category::UserActivity, "message.edited");
+    draft.verb(EDITED);
     draft.relate("event", target, "replaces");
     let before = earlier.and_then(earlier_event).map(|old| current_content(&old));
     draft.changed(diff::diff("/content", before.as_ref(), Some(&essence(new))));
@@ -208,14 +181,12 @@ fn essence(content: &Value) -> Value {
     content
 }
 
-/// It came without content because somebody redacted it first; the homeserver may still have it.
-fn redacted_before_capture(draft: &mut Draft, event: &Event, earlier: Option<&Earlier>) {
-    if let Some(id) = event.text(&["unsigned", "redacted_because", "event_id"]) {
-        draft.relate("event", id, "redacted_by");
+/// It came without content because somebody redacted it first; the homeserver still has it.
+fn redacted_before_capture(draft: &mut Draft, event: &Event, original: &Value) {
+    if let Some(relation) = at(original, &["content", "m.relates_to"]).filter(|_| relation(event).is_none()) {
+        relate(draft, relation);
     }
-    if let Some(Earlier::Event(original)) = earlier {
-        let content = current_content(original);
-        describe(draft, &content);
-        draft.changed(diff::diff("/content", Some(&content), None));
-    }
+    let content = current_content(original);
+    describe(draft, &content);
+    draft.changed(diff::diff("/content", Some(&content), None));
 }

@@ -1,17 +1,25 @@
 //! A Matrix event becomes a record. Pure: what has to be looked up is asked for by [`needs`] and
 //! handed in as [`Earlier`]. No input fails: what cannot be understood is recorded as it came.
 
+mod body;
+mod call;
 mod diff;
 mod draft;
+mod integration;
 mod lenient;
+mod location;
 mod member;
 mod message;
+mod poll;
+mod power;
 #[cfg(test)]
 mod properties;
 mod redaction;
+mod room;
 mod state;
 #[cfg(test)]
 mod tests;
+pub(crate) mod vocabulary;
 
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -90,23 +98,26 @@ pub fn needs(input: &Input<'_>) -> Option<Need> {
     if let Some(target) = message::replaced(&event) {
         return Some(Need::Newest(target.to_owned()));
     }
-    if event.is_redacted() && !event.is_state() {
+    if let Some(previous) = event.unknown_previous() {
+        return Some(Need::Newest(previous.to_owned()));
+    }
+    if event.is_redacted() {
         return event.id.clone().map(Need::Original);
     }
-    if event.is_state() && event.previous().is_none() {
-        return event.text(&["unsigned", "replaces_state"]).map(|id| Need::Newest(id.to_owned()));
-    }
-    None
+    poll::asked_by(&event).map(|poll| Need::Newest(poll.to_owned()))
 }
 
 /// Makes the record. Total: every input has one.
 pub fn convert(input: &Input<'_>, earlier: Option<&Earlier>) -> RecordDraft {
     let event = Event::read(input);
     let mut draft = Draft::new(input, &event);
-    if event.id.is_none() || event.sender().is_none() || event.kind().is_none() {
+    if event.id.is_none() || event.sender().is_none() || event.kind().is_none() || event.is_nonsense() {
         draft.malformed(&event);
     } else if let Encryption::Failed(reason) = input.encryption {
         draft.undecryptable(reason);
+    } else if event.is_ciphertext() {
+        // One that has nothing to decrypt, or one inside another one.
+        draft.undecryptable("corrupt");
     } else if event.is_state() {
         state::convert(&mut draft, &event, earlier);
     } else if event.kind() == Some("m.room.redaction") {
@@ -177,8 +188,26 @@ impl Event {
         self.state_key().is_some()
     }
 
+    /// Its plaintext is none of an event.
+    fn is_nonsense(&self) -> bool {
+        self.inner.as_ref().is_some_and(|inner| str_at(&inner.value, &["type"]).is_none())
+    }
+
+    /// It is still encrypted. What a redaction left of a ciphertext is not.
+    fn is_ciphertext(&self) -> bool {
+        self.kind() == Some("m.room.encrypted") && !self.is_state() && !self.is_redacted()
+    }
+
     fn previous(&self) -> Option<&Value> {
         lenient::at(&self.outer.value, &["unsigned", "prev_content"])
+    }
+
+    /// The state event before this one, where the homeserver names it without saying what it said.
+    fn unknown_previous(&self) -> Option<&str> {
+        if !self.is_state() || self.previous().is_some() {
+            return None;
+        }
+        self.text(&["unsigned", "replaces_state"])
     }
 
     fn is_redacted(&self) -> bool {

@@ -3,13 +3,65 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Earlier, Encryption, Input, Plaintext, convert, lenient, needs};
+use super::{
+    Earlier, Encryption, Input, Plaintext, convert, lenient, needs, tests::is_of_the_vocabulary, vocabulary,
+};
 use crate::domain::record::{RecordDraft, Trust};
 
 const BOT: &str = "@auditbot:example.org";
 
 fn event(kind: &str, content: &Value) -> Value {
     json!({"event_id": "$e", "sender": "@alice:example.org", "type": kind, "origin_server_ts": 1, "content": content})
+}
+
+/// Fields that only some types have.
+const KEYS: &[&str] = &[
+    "additional_creators",
+    "alias",
+    "allow",
+    "algorithm",
+    "answers",
+    "bridgebot",
+    "call_id",
+    "deny",
+    "description",
+    "display_name",
+    "entity",
+    "events",
+    "geo_uri",
+    "info",
+    "duration",
+    "invitee",
+    "live",
+    "m.poll",
+    "m.selections",
+    "m.text",
+    "memberships",
+    "msgtype",
+    "notifications",
+    "offer",
+    "org.matrix.msc3245.voice",
+    "org.matrix.msc3381.poll.start",
+    "org.matrix.msc3488.location",
+    "pinned",
+    "protocol",
+    "question",
+    "recommendation",
+    "room_version",
+    "third_party_invite",
+    "timeout",
+    "users_default",
+    "via",
+];
+
+/// Every type of the tables, and some of no table.
+fn kinds() -> Vec<String> {
+    let tables = [vocabulary::MESSAGES, vocabulary::STATES, vocabulary::REDACTIONS];
+    let known = tables.into_iter().flatten().flat_map(|row| row.of).map(|kind| kind.replace('*', "x"));
+    let others = ["m.room.member", "m.room.redaction", "m.room.encrypted", "unknown", ""];
+    // Those with most to look at come more often.
+    let often = std::iter::repeat_n(others, 4).flatten();
+    known.chain(often.map(str::to_owned)).collect()
 }
 
 /// Types, fields and shapes that the converters look at, mixed with anything.
@@ -39,6 +91,7 @@ fn hostile_value() -> impl Strategy<Value = Value> {
             Just("m.mentions".to_owned()),
             Just("user_ids".to_owned()),
             Just("m.in_reply_to".to_owned()),
+            prop::sample::select(KEYS).prop_map(str::to_owned),
             ".{0,6}",
         ];
         prop_oneof![
@@ -50,19 +103,10 @@ fn hostile_value() -> impl Strategy<Value = Value> {
 }
 
 fn hostile_event() -> impl Strategy<Value = String> {
-    let kind = prop_oneof![
-        Just("m.room.message"),
-        Just("m.room.member"),
-        Just("m.room.redaction"),
-        Just("m.reaction"),
-        Just("m.room.power_levels"),
-        Just("m.room.encrypted"),
-        Just("m.room.create"),
-        Just("unknown"),
-    ];
+    let kind = prop::sample::select(kinds());
     (kind, hostile_value(), hostile_value(), any::<bool>(), any::<bool>(), ".{0,8}").prop_map(
         |(kind, content, unsigned, is_state, surrogates, tail)| {
-            let mut event = event(kind, &content);
+            let mut event = event(&kind, &content);
             event["unsigned"] = json!({"prev_content": unsigned.clone(), "redacted_because": unsigned});
             event["redacts"] = json!("$x");
             if is_state {
@@ -75,7 +119,7 @@ fn hostile_event() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_event_fails(raw in hostile_event(), old in hostile_event(), mode in 0..5_u8, found in 0..3_u8) {
@@ -98,6 +142,7 @@ proptest! {
         prop_assert_eq!(record.source_raw.as_deref(), Some(raw.as_str()));
         prop_assert!(!record.action.is_empty() && !record.source_id.is_empty());
         prop_assert!(record.changes.len() <= 1000);
+        is_of_the_vocabulary(&record);
         // Whatever it is, it can be stored and read back.
         let text = serde_json::to_string(&record).unwrap();
         prop_assert!(serde_json::from_str::<RecordDraft>(&text).is_ok());

@@ -3,16 +3,17 @@
 use serde_json::Value;
 
 use super::{
-    Earlier, Event, author, diff,
+    Earlier, Event, author, body, diff,
     draft::Draft,
     earlier_event,
     lenient::{at, str_at},
     message::current_content,
+    vocabulary::{REACTION_REMOVED, REDACTED, REDACTIONS, STATE_REDACTED, find},
 };
-use crate::domain::record::{Category, Change};
+use crate::domain::record::Change;
 
 pub(super) fn convert(draft: &mut Draft, event: &Event, earlier: Option<&Earlier>) {
-    draft.action(Category::UserActivity, "event.redacted");
+    draft.verb(REDACTED);
     draft.reason(str_at(event.content(), &["reason"]));
     let Some(target) = event.redacts() else { return };
     draft.relate("event", target, "redacts");
@@ -21,25 +22,27 @@ pub(super) fn convert(draft: &mut Draft, event: &Event, earlier: Option<&Earlier
         draft.subject(author, "author");
     }
     let Some(old) = earlier_event(earlier) else { return };
-    match str_at(&old, &["type"]).unwrap_or_default() {
-        "m.reaction" => reaction(draft, &old, earlier),
-        "m.room.encrypted" => draft.action(Category::UserActivity, "message.redacted"),
-        kind => {
-            if let Some(state_key) = str_at(&old, &["state_key"]) {
-                draft.action(Category::ResourceChange, "room.state.redacted");
-                draft.relate("state", &format!("{kind}/{state_key}"), "target");
-            } else if kind == "m.room.message" {
-                draft.action(Category::UserActivity, "message.redacted");
-            }
-            let content = current_content(&old);
-            draft.text(str_at(&content, &["body"]).map(str::to_owned));
-            draft.changed(diff::diff("/content", Some(&content), None));
+    let kind = str_at(&old, &["type"]).unwrap_or_default();
+    if let Some(state_key) = str_at(&old, &["state_key"]) {
+        draft.verb(STATE_REDACTED);
+        draft.relate("state", &format!("{kind}/{state_key}"), "target");
+    } else {
+        let verb = find(REDACTIONS, kind).unwrap_or(REDACTED);
+        draft.verb(verb);
+        if verb == REACTION_REMOVED {
+            reaction(draft, &old, earlier);
+            return;
         }
+    }
+    // Of a ciphertext nothing can be said.
+    if kind != "m.room.encrypted" {
+        let content = current_content(&old);
+        draft.text(body::text(&content));
+        draft.changed(diff::diff("/content", Some(&content), None));
     }
 }
 
 fn reaction(draft: &mut Draft, old: &Value, earlier: &Earlier) {
-    draft.action(Category::UserActivity, "reaction.removed");
     let Some(relation) = at(old, &["content", "m.relates_to"]) else { return };
     if let Some(id) = str_at(relation, &["event_id"]) {
         draft.relate("event", id, "reacts_to");
