@@ -51,11 +51,19 @@ impl Row {
     }
 }
 
-const fn system(action: &'static str) -> Verb {
+pub(crate) const fn activity(action: &'static str) -> Verb {
+    Verb::new(Category::UserActivity, action)
+}
+
+pub(crate) const fn resource(action: &'static str) -> Verb {
+    Verb::new(Category::ResourceChange, action)
+}
+
+pub(crate) const fn system(action: &'static str) -> Verb {
     Verb::new(Category::SystemChange, action)
 }
 
-const fn operation(action: &'static str) -> Verb {
+pub(crate) const fn operation(action: &'static str) -> Verb {
     Verb::new(Category::AdminOperation, action)
 }
 
@@ -69,10 +77,7 @@ pub const OWN: &[Row] = &[
     Row::new(&["that identity was made anew"], system("bot.identity.repaired")),
     Row::new(&["a part of a room's history cannot be read"], system("capture.gap")),
     Row::new(&["the bot was suspended"], system("capture.suspended")),
-    Row::new(
-        &["the bot's configuration changed"],
-        Verb::new(Category::ResourceChange, "bot.configuration.changed"),
-    ),
+    Row::new(&["the bot's configuration changed"], resource("bot.configuration.changed")),
     Row::new(&["the bot is deleted"], operation("bot.deleted")),
     Row::new(&["the bot is about to act in a room"], operation("bot.act.intended")),
     Row::new(&["the bot acted"], operation("bot.act.done")),

@@ -12,8 +12,7 @@ pub(super) fn signalled(draft: &mut Draft, content: &Value) {
     part_of(draft, content);
     draft.reason(str_at(content, &["reason"]));
     if let Some(person) = str_at(content, &["invitee"]) {
-        draft.relate("user", person, "target");
-        draft.subject(person, "target");
+        draft.person(person, "target");
     }
     if let Some(words) = words(content) {
         draft.text(Some(words.to_owned()));

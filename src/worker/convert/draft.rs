@@ -94,6 +94,12 @@ impl Draft {
         self.0.subjects.push(subject(person, role));
     }
 
+    /// Somebody who takes part: a resource of the record, and a person whose data it contains.
+    pub(super) fn person(&mut self, id: &str, role: &str) {
+        self.relate("user", id, role);
+        self.subject(id, role);
+    }
+
     pub(super) fn changed(&mut self, changes: impl IntoIterator<Item = Change>) {
         self.0.changes.extend(changes);
     }

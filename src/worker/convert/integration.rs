@@ -46,8 +46,7 @@ fn shown<'a>(before: Option<&'a Value>, content: &'a Value) -> (&'a Value, bool)
 
 fn creator(draft: &mut Draft, person: Option<&str>) {
     if let Some(person) = person {
-        draft.relate("user", person, "creator");
-        draft.subject(person, "creator");
+        draft.person(person, "creator");
     }
 }
 

@@ -21,8 +21,7 @@ pub(super) fn convert(draft: &mut Draft, event: &Event, before: Option<&Value>, 
         .any(|key| at(content, &[key]) != before.and_then(|before| at(before, &[key])));
     draft.verb(verb(was, is, own, known, profile));
     draft.reason(str_at(content, &["reason"]));
-    draft.relate("user", target, "target");
-    draft.subject(target, "target");
+    draft.person(target, "target");
     // Of somebody who was invited by mail or phone only what that invitation called them is known.
     let name = str_at(content, &["displayname"]);
     draft.text(name.or_else(|| str_at(content, &["third_party_invite", "display_name"])).map(str::to_owned));

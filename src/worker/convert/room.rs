@@ -23,8 +23,7 @@ pub(super) fn created(draft: &mut Draft, event: &Event, content: &Value) {
     let version = str_at(content, &["room_version"]).unwrap_or("1");
     let creators = creators(event.sender().unwrap_or_default(), version, content);
     for person in &creators {
-        draft.relate("user", person, "creator");
-        draft.subject(person, "creator");
+        draft.person(person, "creator");
     }
     let mut lines = vec![format!("room version {version}"), format!("created by {}", named(&creators))];
     match str_at(content, &["type"]) {
@@ -158,8 +157,7 @@ pub(super) fn policy(draft: &mut Draft, kind: &str, before: Option<&Value>, afte
     }
     match kind.rsplit('.').next() {
         Some("user") => {
-            draft.relate("user", whom, "target");
-            draft.subject(whom, "target");
+            draft.person(whom, "target");
         }
         Some("room") => draft.relate("room", whom, "target"),
         Some("server") => draft.relate("server", whom, "target"),

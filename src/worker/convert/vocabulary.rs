@@ -1,26 +1,7 @@
 //! Which record each kind of event becomes, as tables. Closed: nobody can invent actions by sending
 //! events. `docs/trail.md` has the same rows.
 
-use crate::{
-    domain::record::Category,
-    worker::vocabulary::{Row, Verb},
-};
-
-const fn activity(action: &'static str) -> Verb {
-    Verb::new(Category::UserActivity, action)
-}
-
-const fn resource(action: &'static str) -> Verb {
-    Verb::new(Category::ResourceChange, action)
-}
-
-const fn system(action: &'static str) -> Verb {
-    Verb::new(Category::SystemChange, action)
-}
-
-const fn operation(action: &'static str) -> Verb {
-    Verb::new(Category::AdminOperation, action)
-}
+use crate::worker::vocabulary::{Row, Verb, activity, operation, resource, system};
 
 pub(crate) const CALL_MEMBER: Verb = activity("call.member.changed");
 pub(crate) const EDITED: Verb = activity("message.edited");
