@@ -7,7 +7,7 @@ SHELL := /bin/bash
 export EMS_BOTS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ems-bots
 export CARGO_TARGET_DIR ?= $(EMS_BOTS_CACHE)/target
 
-.PHONY: help demo down check test fmt build generate generated-check bench
+.PHONY: help demo down check test fmt build generate generated-check bench bench-capture
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,3 +38,6 @@ generated-check: ## Fail if a generated file is not up to date
 
 bench: ## The figures of docs/performance.md
 	@dev/run bench
+
+bench-capture: ## Its figures of capture: how much, how fast, and what it costs
+	@dev/run bench-capture

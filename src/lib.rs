@@ -9,13 +9,14 @@
 //! - `homeserver`: the port to a homeserver's admin API and its implementations;
 //! - `coverage`: which room needs what next;
 //! - `trail`: the log itself; `store`: its database;
-//! - `operator`, `worker`: the two long-running processes;
+//! - `operator`, `worker`, `console`: the long-running processes;
 //! - `telemetry`, `lifecycle`, `cli`: what every process has.
 
 // matrix-sdk's futures nest deeper than the compiler's default limit.
 #![recursion_limit = "256"]
 
 pub mod cli;
+pub mod console;
 pub mod coverage;
 pub mod crd;
 pub mod domain;

@@ -70,12 +70,28 @@ const RULES: &[Rule] = &[
         must_not_use: &["kube", "k8s_openapi", "axum", "crate::operator", "crate::crd", "sqlx"],
         no_async: false,
     },
+    Rule {
+        place: "src/console",
+        must_not_use: &[
+            "kube",
+            "k8s_openapi",
+            "matrix_sdk",
+            "crate::operator",
+            "crate::crd",
+            "crate::worker",
+            "sqlx",
+        ],
+        no_async: false,
+    },
+    Rule { place: "src/console/intake", must_not_use: IO, no_async: true },
 ];
 
 /// Crates and modules that only one place may use.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("sqlx", &["src/store/pg"]),
     ("matrix_sdk", &["src/worker"]),
+    ("matrix_sdk_crypto", &["src/worker"]),
+    ("object_store", &["src/worker/media"]),
     ("crate::cli", &["src/cli", "src/main.rs"]),
 ];
 

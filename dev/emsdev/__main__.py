@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from . import bench, binaries, checks, cluster, demo, dns, image, prepare, product, services
+from . import bench, binaries, checks, cluster, demo, dns, fuzz, image, module, prepare, product, services
 from .base import BRIDGE_IP, REPO, StepError
 
 _TARGET = Path(os.environ.get("CARGO_TARGET_DIR") or REPO / "target")
@@ -118,6 +118,8 @@ def _add_project(commands: Commands) -> None:
         lambda arguments: checks.end_to_end(arguments.filters),
     )
     e2e.add_argument("filters", nargs="*", metavar="NAME", help="a part of a test's name (default: all of them)")
+    modules = command(commands, "module", "all checks of synapse-module/", lambda arguments: module.run(arguments.only))
+    modules.add_argument("--only", default="", metavar="NAME", help="on real homeservers only tests/real/test_NAME*.py")
     generate = command(
         commands, "generate", "write the generated files", lambda arguments: checks.generate(arguments.check)
     )
@@ -125,6 +127,21 @@ def _add_project(commands: Commands) -> None:
         commands, "bench", "the figures of docs/performance.md", lambda arguments: bench.run(arguments.idle_seconds)
     )
     figures.add_argument("--idle-seconds", type=int, default=600)
+    capture = command(
+        commands,
+        "bench-capture",
+        "the figures of capture in docs/performance.md",
+        lambda arguments: checks.figures(arguments.filters),
+    )
+    capture.add_argument("filters", nargs="*", metavar="NAME", help="a part of a figure's name (default: all of them)")
+    fuzzing = command(
+        commands,
+        "fuzz",
+        "mutated inputs for what reads hostile ones",
+        lambda arguments: fuzz.run(arguments.targets, arguments.seconds),
+    )
+    fuzzing.add_argument("targets", nargs="*", metavar="TARGET", help=f"default: {', '.join(fuzz.targets())}")
+    fuzzing.add_argument("--seconds", type=int, default=60, help="for each target")
     generate.add_argument("--check", action="store_true", help="write nothing; fail if one is not up to date")
 
 

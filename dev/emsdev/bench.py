@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
-from . import image, postgres, product
+from . import image, installation, postgres, product
 from .base import StepError, note, step, wait_until
 from .conversation import PEOPLE
 from .demo import reader_url
@@ -27,7 +27,7 @@ _IDLE_SECONDS = 600
 
 
 def run(idle_seconds: int = _IDLE_SECONDS) -> None:
-    product.bring_up()
+    installation.bring_up()
     server = Synapse("bench")
     _clean(server)  # of what a run that failed left for people to look at
     server.up()
@@ -209,7 +209,8 @@ def _idle_writes(seconds: int) -> Counter[str]:
         for line in lines:
             event = json.loads(line)
             user, object_ = event["user"]["username"], event.get("objectRef", {})
-            if user.startswith("system:serviceaccount:") and "bot" in user:
+            writes = event["verb"] in ("create", "update", "patch", "delete", "deletecollection")
+            if writes and user.startswith("system:serviceaccount:") and "bot" in user:
                 resource = "/".join(filter(None, (object_.get("resource"), object_.get("subresource"))))
                 counts[f"{user.removeprefix('system:serviceaccount:')} {event['verb']} {resource}"] += 1
     return counts

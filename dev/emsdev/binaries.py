@@ -10,6 +10,7 @@ from .layout import TEMPLATES
 
 KUBERNETES_VERSION = "v1.34.4"
 _COMPONENTS = (
+    "coredns",
     "etcd",
     "kube-apiserver",
     "kube-controller-manager",
@@ -18,6 +19,7 @@ _COMPONENTS = (
     "kubectl",
     "kubelet",
 )
+_HELM = "helm.sh/helm/v3"
 _PAUSE_C = """\
 /* The first process of every pod: holds its namespaces, reaps its orphans, ends when told to. */
 #include <signal.h>
@@ -42,7 +44,7 @@ def _go_version() -> str:
     return sh(["go", "env", "GOVERSION", "GOARCH"])
 
 
-def _go_build(module: str, out: Path, package: str, extra_ldflags: str = "") -> None:
+def _go_build(out: Path, package: str, extra_ldflags: str) -> None:
     # Two compilers at a time and politely: the machine is in use.
     sh(
         [
@@ -57,48 +59,39 @@ def _go_build(module: str, out: Path, package: str, extra_ldflags: str = "") -> 
             "-trimpath",
             "-buildvcs=false",
             "-ldflags",
-            f"-s -w {extra_ldflags}".strip(),
+            f"-s -w {extra_ldflags}",
             "-o",
             out,
             package,
         ],
-        cwd=TEMPLATES / module,
+        cwd=TEMPLATES / "kube",
         env={"CGO_ENABLED": "0", "GOWORK": "off"},
     )
 
 
 def kube() -> Path:
-    """The folder with etcd, the components of Kubernetes and kubectl."""
+    """The folder with etcd, CoreDNS, the components of Kubernetes and kubectl."""
     major, minor, _ = KUBERNETES_VERSION.removeprefix("v").split(".")
     package = "k8s.io/component-base/version"
     values = {"gitVersion": KUBERNETES_VERSION, "gitMajor": major, "gitMinor": minor}
     ldflags = " ".join(f"-X {package}.{name}={value}" for name, value in values.items())
 
     def build(out: Path) -> None:
-        _go_build("kube", out / "kube", ".", ldflags)
+        _go_build(out / "kube", ".", ldflags)
         for component in _COMPONENTS:
             (out / component).symlink_to("kube")
 
     return cached("kube", cache_key(TEMPLATES / "kube", _go_version(), ldflags, *_COMPONENTS), build)
 
 
-def coredns() -> Path:
-    """The folder with coredns."""
-    key = cache_key(TEMPLATES / "coredns", _go_version())
-    return cached("coredns", key, lambda out: _go_build("coredns", out / "coredns", "."))
-
-
 def helm() -> Path:
-    """The folder with helm."""
+    """The folder with helm: a program of its own from the same libraries, which are compiled once for all of them."""
     version = next(
-        line.split()[-1] if "indirect" not in line else line.split()[-3]
-        for line in (TEMPLATES / "helm" / "go.mod").read_text().splitlines()
-        if "helm.sh/helm/v3 v" in line
+        line.split()[1] for line in (TEMPLATES / "kube" / "go.mod").read_text().splitlines() if _HELM in line
     )
-    package = "helm.sh/helm/v3/internal/version"
-    ldflags = f"-X {package}.version={version} -X {package}.metadata="
-    key = cache_key(TEMPLATES / "helm", _go_version(), ldflags)
-    return cached("helm", key, lambda out: _go_build("helm", out / "helm", "helm.sh/helm/v3/cmd/helm", ldflags))
+    ldflags = f"-X {_HELM}/internal/version.version={version} -X {_HELM}/internal/version.metadata="
+    key = cache_key(TEMPLATES / "kube", _go_version(), ldflags)
+    return cached("helm", key, lambda out: _go_build(out / "helm", f"{_HELM}/cmd/helm", ldflags))
 
 
 def pause() -> Path:
@@ -115,7 +108,7 @@ def tools() -> Path:
     """A folder for a person's PATH: kubectl, helm and the rest, built if need be."""
     folder = CACHE / "bin"
     programs = {name: kube() / name for name in _COMPONENTS}
-    programs |= {"coredns": coredns() / "coredns", "helm": helm() / "helm"}
+    programs["helm"] = helm() / "helm"
     with file_lock(CACHE / ".bin.lock", "link the tools"):
         folder.mkdir(parents=True, exist_ok=True)
         for name, target in programs.items():

@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Sequence
 
-from . import binaries, cleanup, cluster, postgres, prepare, product, rustdoc
+from . import binaries, cleanup, cluster, installation, module, postgres, prepare, product, rustdoc
 from .base import REPO, StepError, note, sh, step
 from .layout import AUDIT_LOG
 
@@ -19,12 +19,15 @@ def check() -> None:
     with step("check"):
         product.cargo("format", "fmt", "--all", "--check")
         _check_commit_hygiene()
+        module.rules()
         # "Tests" are those that a plain `cargo test` runs, and the end-to-end tests are none of them.
         targets = ("--lib", "--bins", "--tests", "--benches", "--test", "e2e")
         product.cargo("build and lints", "build", "--locked", "--quiet", *targets)
         rustdoc.document()
         postgres.up()
-        tools = {"HELM": str(binaries.helm() / "helm"), **postgres.test_environment()}
+        # Most of what these tests do is to wait.
+        threads = str(2 * (os.cpu_count() or 1))
+        tools = {"HELM": str(binaries.helm() / "helm"), "RUST_TEST_THREADS": threads, **postgres.test_environment()}
         # The unit tests, the import rules, and the integration tests, which compare the generated files too.
         product.cargo("unit and integration tests", "test", "--locked", "--quiet", env=tools)
     note(f"check took {time.monotonic() - started:.0f} s")
@@ -51,6 +54,7 @@ def test() -> None:
     with step("test"):
         with prepare.beside():
             check()
+        module.run()
         try:
             end_to_end()
         except StepError:
@@ -78,14 +82,20 @@ def _demonstrate() -> None:
         raise StepError("`down` leaves something behind", "\n".join(left), "see dev/emsdev/cleanup.py")
 
 
-# Tests of tests/e2e that measure time or take the operator away from all others.
-_ALONE = ("coverage::a_new_room_", "install::", "tenants::an_operator_")
+# Tests that measure time, or take operator or console away from all others.
+_ALONE = (
+    "coverage::a_new_room_",
+    "install::",
+    "intake::fail::without_a_console_",
+    "intake::replaced::",
+    "tenants::an_operator_",
+)
 
 
 def end_to_end(filters: Sequence[str] = ()) -> None:
     """Tests of tests/e2e whose names contain one of `filters` (all of them if there is none), against this checkout's
     operator. Brings up what they need and leaves it running."""
-    name = product.bring_up()
+    name = installation.bring_up()
     postgres.up()
     environment = {
         "KUBECONFIG": str(cluster.kubeconfig_path()),
@@ -103,9 +113,24 @@ def end_to_end(filters: Sequence[str] = ()) -> None:
     if filters:
         run("tests/e2e by name", "--nocapture", "--test-threads", "1", *filters)
         return
-    # Most of the time they wait for pods: two of them share two cores well.
-    run("tests/e2e, two at a time", "--test-threads", "2", *(word for name in _ALONE for word in ("--skip", name)))
+    # Most of the time they wait for pods: three of them share two cores well.
+    run("tests/e2e, three at a time", "--test-threads", "3", *(word for name in _ALONE for word in ("--skip", name)))
     run("tests/e2e, one at a time", "--nocapture", "--test-threads", "1", *_ALONE)
+
+
+def figures(filters: Sequence[str] = ()) -> None:
+    """The figures of capture: one worker as a process of this machine, with a Synapse and a Postgres; no cluster. The
+    worker is that of the release profile, unless EMS_TEST_BINARY names another."""
+    prepare.everything()
+    postgres.up()
+    binary = os.environ.get("EMS_TEST_BINARY")
+    if binary is None:
+        product.cargo("release build", "build", "--locked", "--quiet", "--release", "--bin", "ems-bots")
+        binary = str(product.binary().parent.parent / "release" / "ems-bots")
+    environment = {"EMS_TEST_BINARY": binary, **postgres.test_environment()}
+    names = [f"figures::{name}" for name in filters] or ["figures::"]
+    options = ("--ignored", "--nocapture", "--test-threads", "1", *names)
+    product.cargo("figures", "test", "--locked", "--test", "e2e", "--", *options, env=environment, timeout=7200)
 
 
 def generate(only_check: bool) -> None:

@@ -51,7 +51,7 @@ def kubeconfig_path() -> Path:
 
 
 def _define() -> _Parts:
-    kube, coredns = binaries.kube(), binaries.coredns()
+    kube = binaries.kube()
     certificates = certs.ensure()
     return _Parts(
         etcd=Part(controlplane.etcd(kube), controlplane.etcd_is_ready),
@@ -62,7 +62,7 @@ def _define() -> _Parts:
         ),
         scheduler=Part(controlplane.scheduler(kube, certificates), controlplane.scheduler_is_ready),
         proxy=Part(kubelet.proxy(kube, certificates), kubelet.proxy_is_ready),
-        dns=Part(dns.daemon(coredns, certificates), dns.is_ready),
+        dns=Part(dns.daemon(kube, certificates), dns.is_ready),
         kubelet=Part(kubelet.kubelet(kube, certificates), kubelet.kubelet_is_ready),
         recycler=Part(storage.daemon(), lambda: True),
     )
@@ -81,7 +81,7 @@ def up() -> Path:
     """Have a healthy cluster: start what does not run, replace what is outdated or does not answer. Returns the
     path of its kubeconfig."""
     # Built before the lock is taken: nobody has to wait for a compiler who only wants to start a database.
-    for build in (binaries.kube, binaries.coredns, image.pause_archive):
+    for build in (binaries.kube, image.pause_archive):
         build()
     with exclusive("start the cluster"), step("cluster"):
         apt_install(*_PACKAGES)

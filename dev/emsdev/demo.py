@@ -11,7 +11,7 @@ import time
 import urllib.request
 from dataclasses import replace
 
-from . import binaries, cluster, conversation, postgres, product
+from . import binaries, cluster, conversation, installation, postgres, product
 from .base import REPO, RUN, STATE, StepError, note, sh, step, wait_until, write
 from .matrix_client import MatrixClient
 from .synapse import Synapse, all_names
@@ -30,7 +30,7 @@ def homeserver() -> Synapse:
 def run() -> None:
     started = time.monotonic()
     with step("demo"):
-        product.bring_up()
+        installation.bring_up()
         _write_env({})  # kubectl for whoever has to look why the rest fails
         server = homeserver()
         _forget_other_cluster(server)

@@ -40,7 +40,7 @@ def set_host(name: str, ip: str | None = BRIDGE_IP) -> None:
         write(_HOSTS, _HEAD + "".join(f"{ip} {name}\n" for name, ip in sorted(names.items())))
 
 
-def daemon(coredns: Path, certificates: str) -> Daemon:
+def daemon(kube: Path, certificates: str) -> Daemon:
     if not _HOSTS.exists():
         write(_HOSTS, _HEAD)
     kubeconfig = CONFIG / "dns.kubeconfig"
@@ -54,9 +54,7 @@ def daemon(coredns: Path, certificates: str) -> Daemon:
     )
     write(CONFIG / "Corefile", text)
     return Daemon(
-        "coredns",
-        [coredns / "coredns", "-conf", CONFIG / "Corefile"],
-        env={"EMS_CONFIG": cache_key(text, certificates)},
+        "coredns", [kube / "coredns", "-conf", CONFIG / "Corefile"], env={"EMS_CONFIG": cache_key(text, certificates)}
     )
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 
-from . import binaries, node
+from . import binaries, module, node
 from .base import CACHE, REPO, note, step
 from .service_common import python_environment
 from .synapse import REQUIREMENTS
@@ -19,6 +19,7 @@ _LOG = CACHE / "prepare.log"
 def everything() -> None:
     """The programs of the cluster, Synapse and the client of the tests. Whatever is in the cache takes no time."""
     python_environment("synapse", REQUIREMENTS)
+    python_environment("module-tools", module.TOOLS)
     node.client_argv()
     binaries.tools()
     binaries.pause()

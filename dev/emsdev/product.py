@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import binaries, cluster, dns, image, postgres, prepare
+from . import binaries, cluster, dns, postgres
 from .base import BRIDGE_IP, CACHE, REPO, StepError, apt_install, note, sh, step
 from .synapse import Synapse
 
@@ -139,17 +139,6 @@ def uninstall() -> None:
             env={"KUBECONFIG": str(cluster.kubeconfig_path())},
             timeout=120,
         )
-
-
-def bring_up() -> str:
-    """The cluster with this checkout's operator installed. Returns the image's name."""
-    with prepare.beside():
-        program = build()
-    prepare.everything()
-    cluster.up()
-    name = image.ensure(program)
-    install(name)
-    return name
 
 
 def secret(namespace: str, name: str, data: dict[str, str], annotations: dict[str, str] | None = None) -> None:

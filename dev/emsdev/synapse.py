@@ -29,6 +29,7 @@ from .synapse_admin import Admin, http_json
 
 HOME = STATE / "synapse"
 REQUIREMENTS = REPO / "dev/emsdev/requirements-synapse.txt"
+MODULE = REPO / "synapse-module"
 _NO_LIMIT = {"per_second": 100_000, "burst_count": 100_000}
 
 
@@ -236,6 +237,8 @@ class Synapse(Admin):
             # Without this no login token can be made for a bot, and with the question nobody could answer it for one.
             "login_via_existing_session": {"enabled": True, "require_ui_auth": False},
             "password_config": {"enabled": options.password_login},
+            # The least that there is: nobody guesses these passwords, and hashes were a good part of the tests' work.
+            "bcrypt_rounds": 4,
             "enable_registration": False,
             "federation_domain_whitelist": [],
             "trusted_key_servers": [],
@@ -302,9 +305,15 @@ class Synapse(Admin):
         return Daemon(
             f"synapse-{self.name}",
             [python or "", "-m", "synapse.app.homeserver", "-c", self.folder / "homeserver.yaml"],
-            env={"EMS_CONFIG": cache_key(*config)},
+            env={"EMS_CONFIG": cache_key(*config), **self._module_path()},
             cwd=self.folder if self.folder.exists() else None,
         )
+
+    def _module_path(self) -> dict[str, str]:
+        """Where a configuration names modules, those of this checkout can be loaded. A change of them is a restart."""
+        if not self.options.extra.get("modules"):
+            return {}
+        return {"PYTHONPATH": str(MODULE), "EMS_MODULES": cache_key(*sorted(MODULE.rglob("*.py")))}
 
     def _proxy(self, addresses: list[str] | None = None) -> Daemon:
         name = f"synapse-proxy-{self.name}"

@@ -6,6 +6,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 pub mod audit;
 pub mod completions;
+pub mod console;
 pub mod crds;
 pub mod doctor;
 pub mod migrate;
@@ -35,6 +36,8 @@ enum Command {
     Audit(audit::Args),
     /// Bring schema, partitions and roles of a trail up to date, as the owner of the database.
     Migrate(migrate::Args),
+    /// Take what the API server reports and bring it into the trails of the bots that it is about.
+    Console(Box<console::Args>),
     /// Print a completion script for a shell.
     Completions(completions::Args),
     /// Print the definitions of the custom resources.
@@ -53,6 +56,7 @@ impl Cli {
         match self.command {
             Command::Audit(args) => audit::run(args).await,
             Command::Migrate(args) => migrate::run(args).await,
+            Command::Console(args) => console::run(*args).await,
             Command::Completions(args) => completions::run(&args, &mut Self::command()),
             Command::Crds(args) => crds::run(&args),
             Command::Doctor(args) => doctor::run(*args).await,

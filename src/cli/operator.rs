@@ -3,7 +3,9 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta};
 use prometheus::Registry;
+use serde_json::{Value, json};
 
 use crate::{
     crd::convert::duration,
@@ -21,6 +23,9 @@ use crate::{
     telemetry::{Health, init_logging, serve},
 };
 
+/// ConfigMap in which the operator says what it runs with.
+pub(super) const CONFIGURATION: &str = "ems-bots-operator-configuration";
+
 /// Arguments of `ems-bots operator`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -33,6 +38,10 @@ pub struct Args {
     /// Name of the operator's `ServiceAccount`, for the commands that conditions print.
     #[arg(long, env = "EMS_SERVICE_ACCOUNT", default_value = "ems-bots-operator")]
     service_account: String,
+    /// Name of the console's `ServiceAccount` in the same namespace: it may put records into trails. Without one
+    /// nobody may.
+    #[arg(long, env = "EMS_CONSOLE_SERVICE_ACCOUNT")]
+    console_service_account: Option<String>,
     /// Name of the lease.
     #[arg(long, env = "EMS_LEASE_NAME", default_value = "ems-bots-operator")]
     lease_name: String,
@@ -101,10 +110,12 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 fn operator(args: Args, client: kube::Client, metrics: Metrics, readiness: Readiness) -> Operator {
+    let args_summary = summary(&args);
     let Args {
         pod_namespace,
         pod_name,
         service_account,
+        console_service_account,
         lease_name,
         worker_image,
         image_pull_policy,
@@ -118,7 +129,12 @@ fn operator(args: Args, client: kube::Client, metrics: Metrics, readiness: Readi
         listen: _,
         log_filter_file: _,
     } = args;
+    let configuration = console_service_account
+        .as_ref()
+        .filter(|name| !name.is_empty())
+        .map(|_| configuration(&pod_namespace, &args_summary));
     Operator {
+        configuration,
         client,
         connect: connect_factory(),
         metrics,
@@ -132,10 +148,45 @@ fn operator(args: Args, client: kube::Client, metrics: Metrics, readiness: Readi
             worker_egress_ports,
             paused,
             resync,
+            console: console_service_account
+                .filter(|name| !name.is_empty())
+                .map(|name| (pod_namespace.clone(), name)),
             service_account: (pod_namespace, service_account),
         },
         concurrency,
         readiness,
+    }
+}
+
+/// What the operator runs with. No secret is among its settings.
+fn summary(args: &Args) -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "namespace": args.pod_namespace,
+        "serviceAccount": args.service_account,
+        "consoleServiceAccount": args.console_service_account,
+        "workerImage": args.worker_image,
+        "imagePullPolicy": args.image_pull_policy,
+        "imagePullSecrets": args.image_pull_secrets,
+        "allowedElementWebHosts": args.allowed_element_web_hosts,
+        "apiServerPorts": args.api_server_ports,
+        "workerEgressPorts": args.worker_egress_ports,
+        "concurrency": args.concurrency,
+        "paused": args.paused,
+        "resyncSeconds": args.resync.as_secs(),
+    })
+}
+
+fn configuration(namespace: &str, summary: &Value) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(CONFIGURATION.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some([("app.kubernetes.io/name".to_owned(), "ems-bots".to_owned())].into()),
+            ..ObjectMeta::default()
+        },
+        data: Some([("configuration".to_owned(), summary.to_string())].into()),
+        ..ConfigMap::default()
     }
 }
 

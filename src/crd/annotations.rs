@@ -10,6 +10,8 @@ pub const ABANDON_CLEANUP: &str = "ems.element.io/abandon-cleanup";
 pub const HOMESERVER: &str = "ems.element.io/homeserver";
 /// On a Secret with a homeserver's credential: the proxy through which it may be sent.
 pub const PROXY: &str = "ems.element.io/proxy";
+/// On a Secret with the keys of a bucket: the bucket that they are for, with its endpoint and prefix.
+pub const BUCKET: &str = "ems.element.io/bucket";
 /// On a bot: why somebody changed it; goes into the audit trail.
 pub const CHANGE_REASON: &str = "ems.element.io/change-reason";
 /// On a bot: what its worker logs, for example `info,ems_bots=debug`; takes effect without a restart.

@@ -82,8 +82,8 @@ pub struct AuditBotSpec {
     /// How long the audit trail keeps what it holds. Has no effect yet: everything is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<RetentionSpec>,
-    /// What is kept of images, files, audio and video. Has no effect yet beyond the messages
-    /// that mention them.
+    /// What is kept of images, files, audio and video that are attached to messages. Left out:
+    /// only the messages that mention them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub media: Option<MediaSpec>,
     /// How messages are made searchable. Has no effect yet.
@@ -139,10 +139,13 @@ impl Bot for AuditBot {
         self.status.as_ref()
     }
 
+    fn media(&self) -> Option<&MediaSpec> {
+        self.spec.media.as_ref()
+    }
+
     fn fields_of_kind_without_effect(&self) -> Vec<&'static str> {
         [
             ("spec.retention", self.spec.retention.is_some()),
-            ("spec.media", self.spec.media.is_some()),
             ("spec.search", self.spec.search.is_some()),
             ("spec.policies", !self.spec.policies.is_empty()),
         ]

@@ -4,7 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::common::rules;
+use super::common::{CaSecretRef, SecretRef, rules};
+use crate::domain::worker::bucket_place;
 
 /// How long the audit trail keeps what it holds. A legal hold beats all of it.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
@@ -56,18 +57,68 @@ pub enum RecordCategory {
     AdminOperation,
 }
 
-/// What is kept of images, files, audio and video.
+/// What is kept of images, files, audio and video that are attached to messages.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct MediaSpec {
     /// How much of it.
     #[serde(default)]
     pub mode: MediaMode,
-    /// Larger ones are recorded without their content.
+    /// Larger ones are recorded without their content, and without a hash of it. At most 128Mi: the worker
+    /// holds up to two attachments in its memory.
     #[serde(default = "maximum_size")]
     #[schemars(length(min = 1, max = 32))]
-    #[x_kube(validation = rules::quantity("maximumSize", "50Mi"))]
+    #[x_kube(validation = rules::plain_size("maximumSize"), validation = rules::quantity("maximumSize", "50Mi"), validation = rules::at_most("maximumSize", "128Mi"))]
     pub maximum_size: String,
+    /// The S3-compatible bucket that the content goes into. Left out: it goes into the bot's database.
+    /// What was kept before a change stays where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<BucketSpec>,
+}
+
+/// A bucket of an S3-compatible service. Objects in it are named by the SHA-256 of their content.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct BucketSpec {
+    /// Where pods reach the service. The Secret must carry the annotation `ems.element.io/bucket` with
+    /// exactly `endpoint/name/prefix` (without a prefix: `endpoint/name`), else nothing is sent there.
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = rules::http_url("endpoint"))]
+    pub endpoint: String,
+    /// Name of the bucket, which must exist.
+    #[schemars(length(min = 3, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')")
+        .message("name must be the name of a bucket: lower-case letters, digits, dots and hyphens"))]
+    pub name: String,
+    /// Region that requests are signed for.
+    #[serde(default = "region")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9-]*[a-z0-9])?$')")
+        .message("region must have lower-case letters, digits and hyphens only, for example eu-central-1"))]
+    pub region: String,
+    /// What the names of the objects begin with, for example `audit/example.org`. Bots that share a
+    /// bucket need different ones if one bot's objects are ever to be removed by themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 200))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*$')")
+        .message("prefix must consist of names with letters, digits, dots, hyphens and underscores, with slashes between them only"))]
+    pub prefix: Option<String>,
+    /// Secret with the keys `access-key-id` and `secret-access-key`.
+    pub secret_ref: SecretRef,
+    /// Certificates of a private certificate authority that signed the certificate of `endpoint`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_secret_ref: Option<CaSecretRef>,
+}
+
+impl BucketSpec {
+    /// The bucket and the part of it that is meant.
+    pub fn place(&self) -> String {
+        bucket_place(&self.endpoint, &self.name, self.prefix.as_deref())
+    }
+}
+
+fn region() -> String {
+    "us-east-1".to_owned()
 }
 
 fn maximum_size() -> String {
@@ -77,7 +128,7 @@ fn maximum_size() -> String {
 /// How much is kept of images, files, audio and video.
 #[derive(Serialize, Deserialize, JsonSchema, Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MediaMode {
-    /// Name, type, size and a hash of the content.
+    /// Name, type, size and a hash of the content, which is fetched for that and thrown away.
     #[default]
     Metadata,
     /// The content too.

@@ -5,9 +5,12 @@ use std::fmt::Debug;
 use kube::{CustomResourceExt, Resource, core::NamespaceResourceScope};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::common::{
-    AdminApi, BotStatus, DatabaseSpec, DeletionPolicy, ElementWebSpec, HomeserverSpec, RoomsSpec,
-    SuspendCapture, WorkerSpec,
+use super::{
+    audit_options::MediaSpec,
+    common::{
+        AdminApi, BotStatus, DatabaseSpec, DeletionPolicy, ElementWebSpec, HomeserverSpec, RoomsSpec,
+        SuspendCapture, WorkerSpec,
+    },
 };
 use crate::domain::{BotKind, BotName};
 
@@ -56,6 +59,11 @@ pub trait Bot:
 
     /// The status, if there is one yet.
     fn status(&self) -> Option<&BotStatus>;
+
+    /// What is kept of attachments: only one of the kinds keeps any.
+    fn media(&self) -> Option<&MediaSpec> {
+        None
+    }
 
     /// Fields of this kind alone that are in use although this release does nothing with them.
     fn fields_of_kind_without_effect(&self) -> Vec<&'static str> {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{
     annotations,
+    audit_options::{BucketSpec, MediaMode, MediaSpec},
     bot::Bot,
     common::{RoomsSpec, SuspendCapture},
 };
@@ -15,6 +16,9 @@ use crate::domain::{
 
 /// Compiled size of a pattern, at most: a pattern of 256 characters can ask for gigabytes.
 const MAX_PATTERN_BYTES: usize = 1 << 20;
+
+/// An attachment is held in memory as a whole; the schema refuses more.
+const MAX_ATTACHMENT: u64 = 128 << 20;
 
 /// Characters of an annotation that are told apart: it goes into a record and is remembered.
 const MAX_REPAIR_VALUE: usize = 100;
@@ -39,6 +43,12 @@ pub enum ConvertError {
         /// What is wrong.
         problem: String,
     },
+    /// A size that is none.
+    #[error("{field} must be a quantity above zero, for example 50Mi")]
+    Size {
+        /// Path of the field.
+        field: &'static str,
+    },
     /// A span of time that is none.
     #[error("{field} must be a whole number followed by s, m, h or d, for example 90d")]
     Duration {
@@ -58,6 +68,8 @@ pub fn instructions<B: Bot>(bot: &B, kept: Option<TrailPoint>) -> Result<worker:
     Ok(worker::Instructions {
         uid: bot.meta().uid.clone().unwrap_or_default(),
         generation: bot.meta().generation.unwrap_or_default(),
+        // The type leaves out what it does not know: whoever has the object as a whole sets it.
+        mark: String::new(),
         server_name: ServerName::parse(&*common.homeserver.server_name)
             .map_err(|source| ConvertError::Id { field: "spec.homeserver.serverName", source })?,
         username: Localpart::parse(common.username)
@@ -66,6 +78,7 @@ pub fn instructions<B: Bot>(bot: &B, kept: Option<TrailPoint>) -> Result<worker:
         rooms: selection(common.rooms)?,
         suspend: common.suspend,
         suspend_capture: common.suspend_capture.into(),
+        media: bot.media().map(media).transpose()?,
         coverage_paused: bot.is_annotated(annotations::COVERAGE_PAUSED),
         repair_encryption: bot
             .annotation(annotations::REPAIR_ENCRYPTION)
@@ -122,6 +135,44 @@ pub fn duration(text: &str) -> Option<Duration> {
     let number: u64 = number.parse().ok()?;
     (number > 0).then_some(())?;
     number.checked_mul(seconds).map(Duration::from_secs)
+}
+
+fn media(spec: &MediaSpec) -> Result<worker::MediaPolicy, ConvertError> {
+    let size = bytes(&spec.maximum_size).filter(|size| *size > 0);
+    Ok(worker::MediaPolicy {
+        mode: match spec.mode {
+            MediaMode::Metadata => worker::MediaMode::Metadata,
+            MediaMode::Content => worker::MediaMode::Content,
+        },
+        maximum_bytes: size
+            .ok_or(ConvertError::Size { field: "spec.media.maximumSize" })?
+            .min(MAX_ATTACHMENT),
+        place: spec.bucket.as_ref().map(BucketSpec::place),
+    })
+}
+
+/// A quantity in bytes, rounded up; `None` if it is none or absurdly big. The schema lets no other pass.
+pub fn bytes(text: &str) -> Option<u64> {
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, suffix) = text.split_at(split);
+    let thousandths: u64 = match suffix {
+        "m" => 1,
+        "" => 1_000,
+        "k" => 1_000_000,
+        "M" => 1_000_000_000,
+        "G" => 1_000_000_000_000,
+        "Ki" => 1_000 << 10,
+        "Mi" => 1_000 << 20,
+        "Gi" => 1_000 << 30,
+        _ => return None,
+    };
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    if (whole.is_empty() && fraction.is_empty()) || fraction.len() > 9 || whole.len() > 9 {
+        return None;
+    }
+    let digits: u128 = format!("0{whole}{fraction}").parse().ok()?;
+    let unit = 1_000 * 10_u128.pow(u32::try_from(fraction.len()).ok()?);
+    u64::try_from((digits * u128::from(thousandths)).div_ceil(unit)).ok()
 }
 
 fn parse_all<T>(

@@ -25,8 +25,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 pub use admin_bot::{AdminBot, AdminBotSpec};
 pub use audit_bot::{AuditBot, AuditBotSpec};
 pub use audit_options::{
-    CategoryRetention, MediaMode, MediaSpec, PolicyMatch, PolicySpec, RecordCategory, RetentionSpec,
-    SearchSpec, Severity,
+    BucketSpec, CategoryRetention, MediaMode, MediaSpec, PolicyMatch, PolicySpec, RecordCategory,
+    RetentionSpec, SearchSpec, Severity,
 };
 pub use bot::{Bot, Common};
 pub use common::{AdminApi, BotStatus, RoomsStatus, TrailStatus};

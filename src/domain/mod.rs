@@ -4,12 +4,15 @@
 //! Nothing here does I/O; every other layer may use it.
 
 pub mod clock;
+pub mod diff;
 pub mod failure;
 pub mod filter;
 pub mod ids;
 pub mod record;
+pub mod revision;
 pub mod selection;
 pub mod trail;
+pub mod vocabulary;
 pub mod worker;
 
 pub use clock::{Clock, SystemClock};

@@ -272,6 +272,34 @@ pub struct RecordDraft {
     pub subjects: Vec<Subject>,
 }
 
+impl RecordDraft {
+    /// A record of which nothing more is known: by nobody known, about nothing, without a source.
+    pub fn bare(
+        source_id: impl Into<String>,
+        category: Category,
+        action: impl Into<String>,
+        occurred: Occurred,
+    ) -> Self {
+        Self {
+            source_id: source_id.into(),
+            category,
+            action: action.into(),
+            occurred,
+            actor: Actor::Unknown,
+            on_behalf_of: None,
+            context: Context::default(),
+            relations: Vec::new(),
+            changes: Vec::new(),
+            text: None,
+            source_raw: None,
+            plaintext_raw: None,
+            trust: Trust::Plain,
+            undecryptable_reason: None,
+            subjects: Vec::new(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     ids::{DeviceId, Localpart, ServerName},
+    revision,
     selection::RoomSelection,
     trail::TrailPoint,
 };
@@ -18,6 +19,44 @@ pub enum SuspendCapture {
     CatchUp,
 }
 
+/// How much is kept of attachments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaMode {
+    /// Name, type, size and a hash of the content, which is fetched for that and thrown away.
+    Metadata,
+    /// The content too.
+    Content,
+}
+
+impl MediaMode {
+    /// The name in the custom resource.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Metadata => "Metadata",
+            Self::Content => "Content",
+        }
+    }
+}
+
+/// What is done about the attachments of messages.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaPolicy {
+    /// How much is kept.
+    pub mode: MediaMode,
+    /// What is larger is not fetched.
+    pub maximum_bytes: u64,
+    /// The bucket that content is to go into ([`bucket_place`]); `None`: the database.
+    pub place: Option<String>,
+}
+
+/// How a bucket, and the part of it that a bot uses, is named: in the annotation of its Secret, in
+/// instructions, and in the rows that say where a content is.
+pub fn bucket_place(endpoint: &str, name: &str, prefix: Option<&str>) -> String {
+    let parts = [endpoint.trim_end_matches('/'), name, prefix.unwrap_or_default()];
+    let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
+    parts.join("/")
+}
+
 /// The wishes of the custom resource, validated. Changes take effect without a restart.
 #[derive(Debug, Clone)]
 pub struct Instructions {
@@ -25,6 +64,8 @@ pub struct Instructions {
     pub uid: String,
     /// `metadata.generation` they were read from.
     pub generation: i64,
+    /// Mark of the specification as the API server has it ([`revision::mark`]); empty where there is none.
+    pub mark: String,
     /// Server name of the homeserver.
     pub server_name: ServerName,
     /// Localpart of the bot.
@@ -37,6 +78,8 @@ pub struct Instructions {
     pub suspend: bool,
     /// What happens to the suspended time on resume.
     pub suspend_capture: SuspendCapture,
+    /// What is done about attachments; `None`: nothing, only the messages that mention them are recorded.
+    pub media: Option<MediaPolicy>,
     /// No invitations and repairs (annotation `ems.element.io/coverage-paused`).
     pub coverage_paused: bool,
     /// A person's decision to let the worker make keys, secret storage and backup anew after somebody
@@ -50,6 +93,13 @@ pub struct Instructions {
     /// The furthest point of the trail that was ever reported: from the status or from the kept
     /// ConfigMap, whichever is further.
     pub promised: Option<TrailPoint>,
+}
+
+impl Instructions {
+    /// Names the state of the custom resource that they were read from, as the requests to change it do.
+    pub fn change(&self) -> String {
+        revision::name(&self.uid, self.generation, &self.mark)
+    }
 }
 
 /// Three-valued state of one aspect; becomes a condition of the custom resource.

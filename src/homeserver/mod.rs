@@ -2,6 +2,7 @@
 //! encryption: that is the worker's session.
 
 mod error;
+mod inspect;
 pub mod mock;
 pub mod synapse;
 mod types;
@@ -11,6 +12,10 @@ use secrecy::SecretString;
 
 pub use self::{
     error::{HomeserverError, Result},
+    inspect::{
+        AccountFacts, History, Inspect, MediaUpload, QuarantineChange, Report, Rows, ServerFacts,
+        SessionFacts,
+    },
     types::{Account, LoginFlow, NewAccount, OWNERSHIP_PROVIDER, RoomListing, Session, StateEvent},
 };
 use crate::domain::{DeviceId, Localpart, RoomId, ServerName, UserId};
@@ -122,6 +127,8 @@ pub trait Connect: Send + Sync {
     fn entry(&self) -> Box<dyn Entry>;
     /// Access with an admin's session.
     fn admin(&self, session: Session) -> Box<dyn Admin>;
+    /// Reading access with an admin's session.
+    fn inspect(&self, session: Session) -> Box<dyn Inspect>;
     /// Access with a user's session.
     fn user(&self, session: Session) -> Box<dyn User>;
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Debug;
 
-use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{
     Api, Client, Resource, ResourceExt as _,
     api::{Patch, PatchParams},
@@ -65,6 +65,30 @@ where
         return Ok(Outcome::Unchanged(live));
     }
     Ok(Outcome::Changed(patch(&api, &name, manager, None, &wanted).await?))
+}
+
+/// Applies a part of an object without namespace that somebody else made, if the live one differs. Returns whether
+/// it wrote; an object that is not there is an error.
+pub async fn apply_part<K>(client: &Client, manager: &str, name: &str, part: &Value) -> Result<bool>
+where
+    K: Resource<DynamicType = (), Scope = ClusterResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let api: Api<K> = Api::all(client.clone());
+    let live = api.get(name).await.map_err(|e| Error::new("get", describe_name::<K>(None, name), e))?;
+    if contains(&to_json("read", name, &live)?, part) {
+        return Ok(false);
+    }
+    let mut wanted = part.clone();
+    wanted["apiVersion"] = K::api_version(&()).into();
+    wanted["kind"] = K::kind(&()).into();
+    // The UID is stated too: an apply for an object that is gone must not create it.
+    wanted["metadata"] = json!({"name": name, "uid": live.uid()});
+    patch::<K>(&api, name, manager, None, &wanted).await?;
+    Ok(true)
 }
 
 /// Applies the whole status of this manager, if that of `live` differs. Returns whether it wrote.

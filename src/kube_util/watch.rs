@@ -10,7 +10,7 @@ use std::{
 use futures::{Stream, StreamExt as _};
 use kube::{
     Api, Client, Resource,
-    core::{DeserializeGuard, PartialObjectMeta},
+    core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt as _,
         watcher::{self, Event, watcher},
@@ -38,23 +38,17 @@ where
         .default_backoff()
 }
 
-/// One object by name, as the API server has it; `None` while it does not exist, and a guard with
-/// the reason while it does not fit its type. Errors are logged and the watch goes on.
+/// One object by name, as the API server has it, also what its type does not know; `None` while it does not exist.
+/// Errors are logged and the watch goes on.
 pub fn one<K>(
     client: Client,
     namespace: &str,
     name: &str,
-) -> impl Stream<Item = Option<DeserializeGuard<K>>> + Send
+) -> impl Stream<Item = Option<DynamicObject>> + Send + use<K>
 where
-    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + Debug
-        + Send
-        + Sync
-        + 'static,
+    K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
 {
-    let api: Api<DeserializeGuard<K>> = Api::namespaced(client, namespace);
+    let api: Api<DynamicObject> = Api::namespaced_with(client, namespace, &ApiResource::erase::<K>(&()));
     watcher::watch_object(api, name).default_backoff().filter_map(|event| async move {
         event.inspect_err(|error| tracing::warn!(%error, "watch of the object was interrupted")).ok()
     })

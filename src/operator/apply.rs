@@ -14,6 +14,7 @@ use super::{
     build::Resources,
     context::Ctx,
     error::Error,
+    inbox::remove_copy,
     labels::{FIELD_MANAGER, selector_query},
     validate::Validated,
 };
@@ -44,7 +45,8 @@ pub async fn apply_resources(ctx: &Ctx, resources: Resources) -> Result<Applied,
 /// Removes objects of this bot that an earlier release made under other names.
 pub async fn remove_orphans(ctx: &Ctx, bot: &Validated) -> Result<(), Error> {
     let query = selector_query(bot.kind, &bot.name);
-    let keep = BTreeSet::from([bot.names.worker(), bot.names.worker_data()]);
+    let mut keep = BTreeSet::from([bot.names.worker(), bot.names.worker_data()]);
+    keep.extend(ctx.settings.console.is_some().then(|| bot.names.inbox()));
     let (client, namespace, owner) = (&ctx.client, bot.namespace.as_str(), bot.uid.as_str());
     let mut removed = Vec::new();
     removed.extend(delete_orphans::<StatefulSet>(client, namespace, &query, owner, &keep).await?);
@@ -54,6 +56,9 @@ pub async fn remove_orphans(ctx: &Ctx, bot: &Validated) -> Result<(), Error> {
     removed.extend(delete_orphans::<Role>(client, namespace, &query, owner, &keep).await?);
     removed.extend(delete_orphans::<ServiceAccount>(client, namespace, &query, owner, &keep).await?);
     removed.extend(delete_orphans::<PersistentVolumeClaim>(client, namespace, &query, owner, &keep).await?);
+    if ctx.settings.console.is_none() {
+        remove_copy(ctx, bot).await?;
+    }
     if !removed.is_empty() {
         tracing::info!(?removed, workload = bot.names.worker(), "removed objects that are no longer needed");
     }

@@ -24,6 +24,7 @@ use super::{
     dereference,
     error::Error,
     goodbye::{Goodbye, accounts_left, leave_homeserver},
+    inbox::keep_open,
     labels::{FIELD_MANAGER, FINALIZER, selector},
     leaving::Leaving,
     names::Names,
@@ -55,7 +56,7 @@ pub async fn clean_up<B: Bot>(ctx: &Ctx, metadata: &ObjectMeta, bot: Option<&B>)
     let Some(leaving) = read::<B>(ctx, metadata).await? else { return Ok(Action::await_change()) };
     let about = metadata_only::<B>(leaving.metadata.clone());
     let mut notices = Vec::new();
-    let result = Box::pin(run::<B>(ctx, &leaving, &mut notices)).await;
+    let result = Box::pin(run(ctx, bot, &leaving, &mut notices)).await;
     for notice in &notices {
         ctx.events.publish(notice, &about.object_ref(&())).await;
     }
@@ -86,8 +87,13 @@ async fn read<B: Bot>(ctx: &Ctx, metadata: &ObjectMeta) -> Result<Option<Leaving
 
 /// Who lost the rights to the namespace can do nothing more in it. If nobody will give them back, because
 /// the namespace goes too or somebody has given up, nothing is waited for.
-async fn run<B: Bot>(ctx: &Ctx, leaving: &Leaving, notices: &mut Vec<Notice>) -> Result<(), Error> {
-    let Err(error) = Box::pin(steps::<B>(ctx, leaving, notices)).await else { return Ok(()) };
+async fn run<B: Bot>(
+    ctx: &Ctx,
+    bot: Option<&B>,
+    leaving: &Leaving,
+    notices: &mut Vec<Notice>,
+) -> Result<(), Error> {
+    let Err(error) = Box::pin(steps(ctx, bot, leaving, notices)).await else { return Ok(()) };
     let namespace = leaving.metadata.namespace.as_deref().unwrap_or_default();
     if !is_forbidden(&error)
         || !(leaving.is_abandoned() || is_namespace_terminating(&ctx.client, namespace).await)
@@ -103,7 +109,12 @@ async fn run<B: Bot>(ctx: &Ctx, leaving: &Leaving, notices: &mut Vec<Notice>) ->
     Ok(())
 }
 
-async fn steps<B: Bot>(ctx: &Ctx, leaving: &Leaving, notices: &mut Vec<Notice>) -> Result<(), Error> {
+async fn steps<B: Bot>(
+    ctx: &Ctx,
+    bot: Option<&B>,
+    leaving: &Leaving,
+    notices: &mut Vec<Notice>,
+) -> Result<(), Error> {
     let metadata = &leaving.metadata;
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or_default();
@@ -118,6 +129,9 @@ async fn steps<B: Bot>(ctx: &Ctx, leaving: &Leaving, notices: &mut Vec<Notice>) 
     } else if leaving.trail.is_some() && !leaving.closed {
         let is_there = stateful_set.is_some() || pod.is_some();
         if is_there && may_report(ctx, namespace, &names).await? {
+            if let Some(bot) = bot {
+                keep_open(ctx, bot).await;
+            }
             return Err(Error::Waiting(format!(
                 "the worker has yet to write the last record of the trail. If it never will: {}",
                 abandon_command::<B>(namespace, name)

@@ -51,6 +51,8 @@ pub struct Settings {
     pub resync: std::time::Duration,
     /// Namespace and name of the operator's `ServiceAccount`, for the command that a condition prints.
     pub service_account: (String, String),
+    /// Namespace and name of the console's `ServiceAccount`, if there is a console.
+    pub console: Option<(String, String)>,
 }
 
 /// What every reconciliation gets.

@@ -33,6 +33,10 @@ pub struct Found {
     pub reader: Option<Secret>,
     /// Secret with the given eraser role.
     pub eraser: Option<Secret>,
+    /// Secret with the keys of the bucket for attachments.
+    pub bucket: Option<Secret>,
+    /// Secret with the CA of that bucket.
+    pub bucket_ca: Option<Secret>,
     /// Generated: the bot's account.
     pub account: Option<Secret>,
     /// Generated: the Secure Backup Phrase.
@@ -89,6 +93,11 @@ pub async fn dereference<B: Bot>(client: &Client, bot: &B, names: &Names) -> kub
         get(&secrets, role(&database.reader)),
         get(&secrets, role(&database.eraser)),
     );
+    let bucket = bot.media().and_then(|media| media.bucket.as_ref());
+    let buckets = futures::future::try_join(
+        get(&secrets, bucket.map(|bucket| bucket.secret_ref.name.clone())),
+        get(&secrets, bucket.and_then(|bucket| ca(&bucket.ca_secret_ref))),
+    );
     let generated = futures::future::try_join5(
         get(&secrets, Some(names.account())),
         get(&secrets, Some(names.backup_phrase())),
@@ -96,11 +105,12 @@ pub async fn dereference<B: Bot>(client: &Client, bot: &B, names: &Names) -> kub
         get(&secrets, Some(names.admin())),
         get(&secrets, Some(names.admin_token())),
     );
-    let (given, given_roles, generated, workload) =
-        Box::pin(futures::future::try_join4(given, roles, generated, workload(client, &namespace, names)))
-            .await?;
+    let workload = workload(client, &namespace, names);
+    let (given, given_roles, buckets, generated, workload) =
+        Box::pin(futures::future::try_join5(given, roles, buckets, generated, workload)).await?;
     let (credential, homeserver_ca, database, database_ca) = given;
     let (writer, reader, eraser) = given_roles;
+    let (bucket, bucket_ca) = buckets;
     let (account, phrase, roles, admin, admin_token) = generated;
     let FoundWorkload { stateful_set, pod, volume, trail } = workload;
     Ok(Found {
@@ -111,6 +121,8 @@ pub async fn dereference<B: Bot>(client: &Client, bot: &B, names: &Names) -> kub
         writer,
         reader,
         eraser,
+        bucket,
+        bucket_ca,
         account,
         phrase,
         roles,
@@ -166,6 +178,7 @@ pub fn secret_names<B: Bot>(bot: &B) -> Vec<String> {
         names.account(),
         names.backup_phrase(),
         names.database_roles(),
+        names.inbox(),
         names.admin(),
         names.admin_token(),
     ];
@@ -178,5 +191,9 @@ pub fn secret_names<B: Bot>(bot: &B) -> Vec<String> {
     secrets.extend(cas.into_iter().flatten().map(|ca| ca.name.clone()));
     let roles = [&common.database.writer, &common.database.reader, &common.database.eraser];
     secrets.extend(roles.into_iter().flatten().map(|role| role.secret_ref.name.clone()));
+    if let Some(bucket) = bot.media().and_then(|media| media.bucket.as_ref()) {
+        secrets.push(bucket.secret_ref.name.clone());
+        secrets.extend(bucket.ca_secret_ref.as_ref().map(|ca| ca.name.clone()));
+    }
     secrets
 }

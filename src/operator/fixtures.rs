@@ -43,7 +43,8 @@ pub(super) fn secret(name: &str, data: &[&str]) -> Secret {
         .collect();
     serde_json::from_value(
         json!({"metadata": {"name": name, "annotations": {"ems.element.io/homeserver": URL,
-            "ems.element.io/proxy": "http://proxy:3128"}},
+            "ems.element.io/proxy": "http://proxy:3128",
+            "ems.element.io/bucket": "https://s3.example.org:9443/attachments/audit/example.org"}},
         "data": data}),
     )
     .unwrap()
@@ -80,5 +81,6 @@ pub(super) fn settings() -> Settings {
         paused: false,
         resync: std::time::Duration::from_mins(10),
         service_account: ("ems-bots-system".to_owned(), "ems-bots-operator".to_owned()),
+        console: None,
     }
 }

@@ -18,6 +18,7 @@ pub mod error;
 mod fixtures;
 pub mod generated;
 pub mod goodbye;
+mod inbox;
 pub mod labels;
 pub mod leaving;
 pub mod metrics;

@@ -40,6 +40,11 @@ impl Names {
         format!("{}-database-roles", self.base)
     }
 
+    /// Secret with what the console needs to put records into the trail's inbox; and the right to read it.
+    pub fn inbox(&self) -> String {
+        format!("{}-inbox", self.base)
+    }
+
     /// Secret with the worker's own server-admin account.
     pub fn admin(&self) -> String {
         format!("{}-admin-{}", self.base, self.uid8)
@@ -126,6 +131,7 @@ mod tests {
             names.account(),
             names.backup_phrase(),
             names.database_roles(),
+            names.inbox(),
             names.admin(),
             names.admin_token(),
             names.worker_pod(),

@@ -11,8 +11,10 @@ use super::{
     context::Ctx,
     dereference::{self, dereference},
     error::{Error, Problem},
+    inbox::{NOT_OPEN, ensure_inbox_is_open},
     labels::{FIELD_MANAGER, FINALIZER},
     names::Names,
+    problem::explain,
     secrets::ensure_secrets_exist,
     seen::Complete,
     status::Facts,
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     crd::{Bot, TrailStatus},
-    domain::worker::Check,
+    domain::{Failure as _, Retry, worker::Check},
     kube_util::{apply::add_finalizer, events::Notice},
 };
 
@@ -33,6 +35,8 @@ pub(super) struct Progress {
     pub(super) worker: WorkerState,
     pub(super) facts: Facts,
     pub(super) notices: Vec<Notice>,
+    /// Something that the bot works without is to be tried again soon.
+    pub(super) unfinished: bool,
 }
 
 impl Progress {
@@ -46,6 +50,7 @@ impl Progress {
             },
             facts: Facts::default(),
             notices: Vec::new(),
+            unfinished: false,
         }
     }
 }
@@ -105,6 +110,8 @@ pub(super) async fn complete<B: Bot>(
         found.writer.as_ref(),
         found.reader.as_ref(),
         found.eraser.as_ref(),
+        found.bucket.as_ref(),
+        found.bucket_ca.as_ref(),
     ];
     let hash = secrets_hash(&generated.account.ownership, &mounted);
     if let Some(foreign) = found.stateful_set.as_ref().filter(|live| !is_owned(live, &valid.uid)) {
@@ -116,6 +123,11 @@ pub(super) async fn complete<B: Bot>(
     if ctx.recent.complete(&valid.uid, &fingerprint, std::time::Duration::MAX).is_none() {
         Box::pin(remove_orphans(ctx, &valid)).await?;
     }
+    if let Err(error) = Box::pin(ensure_inbox_is_open(ctx, &valid, &workload, &found, roles)).await {
+        inbox_is_closed(ctx, &valid.namespace, &error, progress);
+        ctx.recent.forget(&valid.uid);
+        return Ok(());
+    }
     let complete = Complete {
         account: progress.account.clone(),
         facts: progress.facts.clone(),
@@ -123,6 +135,17 @@ pub(super) async fn complete<B: Bot>(
     };
     ctx.recent.remember(&valid.uid, fingerprint, complete);
     Ok(())
+}
+
+/// The bot works all the same: what the console has for its trail waits there.
+fn inbox_is_closed(ctx: &Ctx, namespace: &str, error: &Error, progress: &mut Progress) {
+    // What a person has to do is seen when it is done.
+    progress.unfinished = error.retry() != Retry::Never;
+    if !matches!(error, Error::Waiting(_)) {
+        let (_, check) = explain(error, namespace, &ctx.settings, None);
+        let note = format!("the console cannot reach the trail, its records wait: {}", check.message);
+        progress.notices.push(told(true, NOT_OPEN, note));
+    }
 }
 
 /// A look at the worker only. `false` if the workload is not as the last complete look left it.

@@ -29,7 +29,7 @@ use crate::{
     kube_util::{self, apply_status, conditions::is_true, events::Notice},
 };
 
-/// While a worker is not ready its pod is looked at this often: no watch tells why it is not.
+/// While a worker is not ready its pod is looked at this often: no watch tells why it is not. So is what is unfinished.
 const POLL: Duration = Duration::from_secs(15);
 
 /// Reconciles one bot.
@@ -75,13 +75,13 @@ async fn reconcile_bot<B: Bot>(bot: &B, ctx: &Ctx) -> Result<Action, Error> {
     let names = Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default());
     let mut progress = Progress::new();
     let result = Box::pin(provision(bot, ctx, &names, &mut progress)).await;
-    let is_ready = progress.worker.is_ready();
+    let is_settled = progress.worker.is_ready() && !progress.unfinished;
     report(bot, ctx, progress, result.as_ref().err()).await?;
     result?;
     ctx.backoff.succeeded(&bot.uid().unwrap_or_default());
     let resync = ctx.settings.resync;
     let spread = resync.mul_f64(0.9 + 0.1 * jitter(ctx.entropy.as_ref()));
-    Ok(Action::requeue(if is_ready { spread } else { POLL.min(spread) }))
+    Ok(Action::requeue(if is_settled { spread } else { POLL.min(spread) }))
 }
 
 /// Only the worker has changed, or everything is to be looked at.
@@ -98,7 +98,7 @@ async fn provision<B: Bot>(bot: &B, ctx: &Ctx, names: &Names, progress: &mut Pro
 
 /// Writes the operator's share of the status if it differs, and tells people what happened.
 async fn report<B: Bot>(bot: &B, ctx: &Ctx, progress: Progress, error: Option<&Error>) -> Result<(), Error> {
-    let Progress { mut account, mut worker, facts, mut notices } = progress;
+    let Progress { mut account, mut worker, facts, mut notices, unfinished: _ } = progress;
     if let Some(error) = error {
         ctx.recent.forget(&bot.uid().unwrap_or_default());
         let admin_api = bot.common().homeserver.admin_api();

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -17,6 +18,7 @@ use crate::{
     crd::{AdminBot, AuditBot, Bot},
     domain::{Clock as _, SystemClock},
     kube_util::{
+        apply,
         backoff::Backoff,
         events::Events,
         lease::{Elector, LeaseConfig, Loss},
@@ -48,6 +50,8 @@ pub struct Operator {
     pub concurrency: u16,
     /// Which parts have started.
     pub readiness: Readiness,
+    /// What this process runs with, for the console, which records it.
+    pub configuration: Option<ConfigMap>,
 }
 
 impl std::fmt::Debug for Operator {
@@ -77,6 +81,7 @@ impl Operator {
         }
         tracing::info!(holder = self.lease.holder, "holds the lease");
         self.metrics.leads(true);
+        self.say_configuration().await;
         let metrics = self.metrics.clone();
         let mut controllers = std::pin::pin!(self.control(soft.clone()));
         let outcome = tokio::select! {
@@ -90,6 +95,14 @@ impl Operator {
             tracing::warn!(%error, "cannot release the lease");
         }
         outcome
+    }
+
+    /// Nothing depends on it but a record.
+    async fn say_configuration(&self) {
+        let Some(configuration) = &self.configuration else { return };
+        if let Err(error) = apply(&self.client, FIELD_MANAGER, configuration).await {
+            tracing::warn!(%error, detail = error.detail(), "cannot say the configuration");
+        }
     }
 
     /// Reconciles both kinds until `soft` is cancelled.

@@ -2,6 +2,9 @@
 
 pub mod derive;
 pub mod pg;
+pub mod platform;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use jiff::Timestamp;
@@ -44,6 +47,70 @@ pub struct InboxItem {
     pub draft: RecordDraft,
 }
 
+/// What a source without events of its own shows of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The source, from a closed set.
+    pub source: &'static str,
+    /// The object, for example a user id.
+    pub key: String,
+    /// What it shows, JSON text; `None` forgets it.
+    pub value: Option<String>,
+}
+
+/// An attachment of a message whose content is to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAttachment {
+    /// Source id of the record of the message, which is in the same batch: where that was recorded
+    /// before, its attachments were queued before.
+    pub source_id: String,
+    /// What whoever fetches it needs to know; the store does not look into it.
+    pub wanted: String,
+}
+
+/// An attachment that waits to be fetched.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueuedAttachment {
+    /// Its number in the queue.
+    pub id: i64,
+    /// What whoever fetches it needs to know.
+    pub wanted: String,
+    /// So many tries have failed.
+    pub tries: u32,
+    /// Since when it waits.
+    pub queued_at: Timestamp,
+}
+
+/// How much waits to be fetched.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AttachmentTotals {
+    /// All attachments that wait.
+    pub waiting: u64,
+    /// Those of them that failed several times.
+    pub failing: u64,
+}
+
+/// Which of the attachments that are due are asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    /// Those of which no try has failed.
+    First,
+    /// Those that failed before.
+    Again,
+}
+
+/// A content is named by its SHA-256.
+pub type MediaHash = [u8; 32];
+
+/// Where a content is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MediaPlace<'a> {
+    /// In the database, which is given it here.
+    Database(&'a [u8]),
+    /// In this bucket, which has it already.
+    Bucket(&'a str),
+}
+
 /// What becomes durable together, or not at all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Batch {
@@ -57,6 +124,12 @@ pub struct Batch {
     pub resolved: Vec<EventId>,
     /// Inbox items that these drafts come from.
     pub drained: Vec<i64>,
+    /// What the next look at a source is compared with.
+    pub snapshots: Vec<Snapshot>,
+    /// Attachments of the drafts' messages that are to be fetched.
+    pub attachments: Vec<NewAttachment>,
+    /// Attachments in the queue of which these drafts say what became of them.
+    pub attended: Vec<i64>,
 }
 
 /// What an append did.
@@ -209,8 +282,43 @@ pub trait AuditStore: Send + Sync {
     async fn pending_rooms(&self) -> Result<Vec<RoomId>, StoreError>;
     /// Number of events that still miss their key, by reason.
     async fn pending_totals(&self) -> Result<Vec<(String, u64)>, StoreError>;
+    /// What a source showed last of these objects, by key; unknown ones are missing.
+    async fn snapshots(
+        &self,
+        source: &'static str,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, String>, StoreError>;
+    /// The objects of which a source showed anything, in order, after this one.
+    async fn snapshot_keys(
+        &self,
+        source: &'static str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError>;
     /// The oldest messages in the inbox: at most so many, and fewer where they are large.
     async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError>;
+    /// The attachments of this turn that are due, those that waited longest first.
+    async fn attachments(
+        &self,
+        now: Timestamp,
+        turn: Turn,
+        limit: u32,
+    ) -> Result<Vec<QueuedAttachment>, StoreError>;
+    /// When the first of those is due that are not due yet.
+    async fn next_attachment(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError>;
+    /// How many there are, and how many of them have failed so often. Looks at all of them.
+    async fn attachment_totals(&self, failing: u32) -> Result<AttachmentTotals, StoreError>;
+    /// An attachment could not be fetched: it is tried again at this time. `failed`: the try counts.
+    async fn postpone_attachment(&self, id: i64, until: Timestamp, failed: bool) -> Result<(), StoreError>;
+    /// Whether this content is kept already, wherever that is.
+    async fn has_media(&self, sha256: &MediaHash) -> Result<bool, StoreError>;
+    /// Keeps a content, once.
+    async fn keep_media(
+        &self,
+        sha256: &MediaHash,
+        size: u64,
+        place: MediaPlace<'_>,
+    ) -> Result<(), StoreError>;
 }
 
 /// The reader's side.

@@ -36,6 +36,11 @@ pub(crate) fn summary(instructions: &Instructions) -> Value {
             SuspendCapture::Skip => "Skip",
             SuspendCapture::CatchUp => "CatchUp",
         },
+        "media": instructions.media.as_ref().map(|media| json!({
+            "mode": media.mode.as_str(),
+            "maximumBytes": media.maximum_bytes,
+            "bucket": media.place,
+        })),
         "coveragePaused": instructions.coverage_paused,
         "rooms": {
             "directMessages": rooms.direct_messages,

@@ -3,9 +3,10 @@
 //! While the database is down the caller waits here, so nothing more is asked for that cannot be
 //! recorded: the cursor stands still and memory is bounded by one batch and the answers under way.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use tokio::sync::Mutex;
+use jiff::Timestamp;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use super::{backoff::Backoff, board::Board, metrics::Metrics};
@@ -17,7 +18,10 @@ use crate::{
         trail::{Continuity, TrailPoint},
         worker::Check,
     },
-    store::{Appended, AuditStore, Batch, InboxItem, PendingPage, StoreError},
+    store::{
+        Appended, AttachmentTotals, AuditStore, Batch, InboxItem, MediaHash, MediaPlace, PendingPage,
+        QueuedAttachment, StoreError, Turn,
+    },
 };
 
 /// Why a part of the worker stops.
@@ -40,7 +44,10 @@ macro_rules! persistently {
         let mut backoff = Backoff::default();
         loop {
             match $query.await {
-                Ok(value) => break Ok(value),
+                Ok(value) => {
+                    $self.answered(&backoff);
+                    break Ok(value);
+                }
                 Err(error) => {
                     if let Err(stop) = $self.failed(&error, &mut backoff, $cancel).await {
                         break Err(stop);
@@ -59,17 +66,24 @@ pub struct Recorder {
     board: Board,
     metrics: Metrics,
     gate: Arc<Mutex<()>>,
+    /// Rung when attachments were queued.
+    queued: Arc<Notify>,
 }
 
 impl Recorder {
     /// Over a store.
     pub fn new(store: Arc<dyn AuditStore>, clock: Arc<dyn Clock>, board: Board, metrics: Metrics) -> Self {
-        Self { store, clock, board, metrics, gate: Arc::new(Mutex::new(())) }
+        Self { store, clock, board, metrics, gate: Arc::default(), queued: Arc::default() }
     }
 
     /// The clock that records are stamped with.
     pub fn clock(&self) -> &dyn Clock {
         self.clock.as_ref()
+    }
+
+    /// The same clock, to keep.
+    pub(crate) fn shared_clock(&self) -> Arc<dyn Clock> {
+        self.clock.clone()
     }
 
     /// Becomes the sequencer, and does not return before. A database that does not continue the
@@ -103,6 +117,9 @@ impl Recorder {
                     let size = appended.point.size;
                     self.metrics.appended(&batch.drafts, &appended.seqs, appended.opaque, size);
                     self.good(&appended.point);
+                    if !batch.attachments.is_empty() {
+                        self.queued.notify_one();
+                    }
                     return Ok(appended);
                 }
                 Err(error) => self.failed(&error, &mut backoff, cancel).await?,
@@ -156,9 +173,106 @@ impl Recorder {
         persistently!(self, cancel, self.store.pending_totals())
     }
 
+    /// What a source showed last of these objects.
+    pub async fn snapshots(
+        &self,
+        source: &'static str,
+        keys: &[String],
+        cancel: &CancellationToken,
+    ) -> Result<BTreeMap<String, String>, Stop> {
+        persistently!(self, cancel, self.store.snapshots(source, keys))
+    }
+
+    /// The objects of which a source showed anything, in order, after this one.
+    pub async fn snapshot_keys(
+        &self,
+        source: &'static str,
+        after: Option<&str>,
+        limit: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<String>, Stop> {
+        persistently!(self, cancel, self.store.snapshot_keys(source, after, limit))
+    }
+
     /// Messages in the inbox.
     pub async fn inbox(&self, limit: u32, cancel: &CancellationToken) -> Result<Vec<InboxItem>, Stop> {
         persistently!(self, cancel, self.store.inbox(limit))
+    }
+
+    /// Resolves when attachments were queued since it was asked the last time.
+    pub(crate) async fn attachments_queued(&self) {
+        self.queued.notified().await;
+    }
+
+    /// Attachments that are due.
+    pub(crate) async fn attachments(
+        &self,
+        now: Timestamp,
+        turn: Turn,
+        limit: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<QueuedAttachment>, Stop> {
+        persistently!(self, cancel, self.store.attachments(now, turn, limit))
+    }
+
+    /// When the first attachment is due that is not due yet.
+    pub(crate) async fn next_attachment(
+        &self,
+        now: Timestamp,
+        cancel: &CancellationToken,
+    ) -> Result<Option<Timestamp>, Stop> {
+        persistently!(self, cancel, self.store.next_attachment(now))
+    }
+
+    /// How many attachments wait, and how many of them have failed so often.
+    pub(crate) async fn attachment_totals(
+        &self,
+        failing: u32,
+        cancel: &CancellationToken,
+    ) -> Result<AttachmentTotals, Stop> {
+        persistently!(self, cancel, self.store.attachment_totals(failing))
+    }
+
+    /// An attachment is to be tried again at this time.
+    pub(crate) async fn postpone_attachment(
+        &self,
+        id: i64,
+        until: Timestamp,
+        failed: bool,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        persistently!(self, cancel, self.store.postpone_attachment(id, until, failed))
+    }
+
+    /// Whether a content is kept already.
+    pub(crate) async fn has_media(
+        &self,
+        sha256: &MediaHash,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Stop> {
+        persistently!(self, cancel, self.store.has_media(sha256))
+    }
+
+    /// Keeps a content, in one attempt: the reason why the database does not take it may lie in the
+    /// content, and others wait.
+    pub(crate) async fn keep_media(
+        &self,
+        sha256: &MediaHash,
+        size: u64,
+        place: MediaPlace<'_>,
+    ) -> Result<Result<(), StoreError>, Stop> {
+        let kept = self.store.keep_media(sha256, size, place).await;
+        if let Err(error) = &kept {
+            self.metrics.database_error(error.category());
+            if matches!(error, StoreError::LostSequencer) {
+                return Err(Stop::LostSequencer);
+            }
+            tracing::warn!(
+                category = error.category(), %error, sqlstate = error.sqlstate(),
+                "a content of an attachment was not kept"
+            );
+        }
+        Ok(kept)
     }
 
     fn good(&self, point: &TrailPoint) {
@@ -170,6 +284,15 @@ impl Recorder {
             );
             report.trail = Some(point.clone());
         });
+    }
+
+    /// The database answers again what it did not: nothing has to be written before the condition says so.
+    fn answered(&self, backoff: &Backoff) {
+        if backoff.failures() > 0 {
+            self.board.set(|report| {
+                report.database = Check::ok("Connected", "the trail's database takes records");
+            });
+        }
     }
 
     async fn failed(

@@ -3,34 +3,28 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::session::IdentityFacts;
+use super::{session::IdentityFacts, sources::Since};
 use crate::{
     coverage::{Act, ActOutcome},
     domain::{
         BotName, UserId,
-        record::{Actor, Category, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust},
+        record::{Actor, Category, Change, Occurred, RecordDraft, Relation, Subject},
         worker::Instructions,
     },
 };
 
 /// A record of the worker itself; `what` makes its source id unique.
-fn own(bot: &BotName, category: Category, action: &str, what: &str, now: Timestamp) -> RecordDraft {
+pub(crate) fn own(
+    bot: &BotName,
+    category: Category,
+    action: &str,
+    what: &str,
+    now: Timestamp,
+) -> RecordDraft {
     RecordDraft {
-        source_id: format!("worker:{what}"),
-        category,
-        action: action.to_owned(),
-        occurred: Occurred::At(now.as_millisecond()),
         actor: Actor::worker(),
-        on_behalf_of: None,
-        context: Context::default(),
         relations: vec![Relation::new("bot", bot.to_string(), "target")],
-        changes: Vec::new(),
-        text: None,
-        source_raw: None,
-        plaintext_raw: None,
-        trust: Trust::Plain,
-        undecryptable_reason: None,
-        subjects: Vec::new(),
+        ..RecordDraft::bare(format!("worker:{what}"), category, action, Occurred::At(now.as_millisecond()))
     }
 }
 
@@ -145,6 +139,27 @@ pub(crate) fn configured(
     draft
 }
 
+/// The worker goes by another generation of the custom resource: what somebody asked for is done.
+pub(crate) fn applied(
+    bot: &BotName,
+    before: Option<&str>,
+    told: &Instructions,
+    now: Timestamp,
+) -> RecordDraft {
+    let id = told.change();
+    let mut draft = own(bot, Category::ResourceChange, "bot.change.applied", &format!("applied:{id}"), now);
+    draft.relations.push(Relation::new("change", &id, "applied"));
+    // Generations in between were replaced before the worker saw them.
+    let same_life = before.and_then(|before| before.strip_prefix(&*told.uid)?.strip_prefix('/'));
+    let before = same_life.and_then(|rest| rest.split('/').next()?.parse::<i64>().ok());
+    // Another definition of the resource can give the same generation other defaults.
+    if before != Some(told.generation) {
+        let before = before.map(Value::from);
+        draft.changes = vec![change("/metadata/generation", before, Some(told.generation.into()))];
+    }
+    draft
+}
+
 /// The custom resource is being deleted: the trail's last record of this resource.
 pub(crate) fn deleted(bot: &BotName, told: &Instructions, now: Timestamp) -> RecordDraft {
     // A custom resource is deleted once, and another one of the same name has another UID: so every
@@ -159,6 +174,63 @@ pub(crate) fn gap(bot: &BotName, room: &str, from: &str, why: &str, now: Timesta
     draft.relations.push(Relation::new("room", room, "in"));
     draft.context.reason = Some(why.to_owned());
     draft
+}
+
+/// The trail goes on although nothing happens: once an hour, whatever restarts.
+pub(crate) fn heartbeat(bot: &BotName, now: Timestamp) -> RecordDraft {
+    let hour = now.as_second() / 3_600;
+    own(bot, Category::SystemChange, "worker.heartbeat", &format!("heartbeat:{hour}"), now)
+}
+
+/// Nothing could be recorded from then till now; what happened in rooms is read afterwards.
+pub(crate) fn interrupted(bot: &BotName, from_ms: i64, why: &str, now: Timestamp) -> RecordDraft {
+    let what = format!("interrupted:{from_ms}");
+    let mut draft = own(bot, Category::SystemChange, "capture.interrupted", &what, now);
+    draft.occurred = Occurred::Between(from_ms, now.as_millisecond());
+    draft.context.reason = Some(why.to_owned());
+    draft
+}
+
+/// Another version of a program works for the bot, or the first one.
+pub(crate) fn version_changed(
+    bot: &BotName,
+    program: &str,
+    before: Option<&str>,
+    after: &str,
+    now: Timestamp,
+) -> RecordDraft {
+    let what = format!("version:{program}:{}", now.as_microsecond());
+    let mut draft = own(bot, Category::SystemChange, "bot.version_changed", &what, now);
+    draft.text = Some(format!("{program} {after}"));
+    draft.changes =
+        vec![change(&format!("/versions/{program}"), before.map(Value::from), Some(after.into()))];
+    draft
+}
+
+/// A source is followed, lags or is off, since then.
+pub(crate) fn source_switched(
+    bot: &BotName,
+    source: &str,
+    before: Option<&Since>,
+    after: &Since,
+) -> RecordDraft {
+    let what = format!("source:{source}:{}:{}", after.standing, after.since_ms);
+    let at = Timestamp::from_millisecond(after.since_ms).unwrap_or_default();
+    let mut draft = own(bot, Category::SystemChange, "capture.source_switched", &what, at);
+    if let Some(before) = before.filter(|before| before.why.is_some()) {
+        // It was behind or off from then till now.
+        draft.occurred = Occurred::Between(before.since_ms, after.since_ms);
+    }
+    let why = after.why.as_ref().or(before.and_then(|before| before.why.as_ref()));
+    draft.context.reason = why.cloned();
+    let value = |since: &Since| Value::from(since.standing.clone());
+    draft.changes = vec![change(&format!("/sources/{source}"), before.map(value), Some(value(after)))];
+    draft
+}
+
+/// The bot was not in a room until this event.
+pub(crate) fn absent(bot: &BotName, joined: &str, now: Timestamp) -> RecordDraft {
+    own(bot, Category::SystemChange, "capture.absent", &format!("absent:{joined}"), now)
 }
 
 /// An act of coverage is about to be done.
@@ -223,12 +295,14 @@ mod tests {
         Instructions {
             uid: uid.to_owned(),
             generation,
+            mark: "0123456789ab".to_owned(),
             server_name: ServerName::parse("example.org").unwrap(),
             username: Localpart::parse("auditbot").unwrap(),
             display_name: String::new(),
             rooms: RoomSelection::default(),
             suspend: false,
             suspend_capture: SuspendCapture::Skip,
+            media: None,
             coverage_paused: false,
             repair_encryption: None,
             log_filter: String::new(),
@@ -244,6 +318,19 @@ mod tests {
         assert_ne!(id("one", 2), id("two", 2));
         assert_eq!(id("one", 2), id("one", 3), "it may be changed while it is being deleted");
         assert_ne!(id("", 2), id("", 3), "a file has no UID");
+    }
+
+    #[test]
+    fn what_was_asked_for_and_what_was_done_name_the_same_change() {
+        let bot = BotName { namespace: "n".into(), name: "b".into(), kind: BotKind::Audit };
+        let draft = |before| applied(&bot, before, &told("life", 3), Timestamp::UNIX_EPOCH);
+        let change = Relation::new("change", "life/3/0123456789ab", "applied");
+        assert!(draft(None).relations.contains(&change));
+        assert_eq!(draft(Some("life/1/mark")).changes[0].before, Some(1.into()));
+        assert_eq!(draft(Some("other/9/mark")).changes[0].before, None, "another life of the same name");
+        let refreshed = draft(Some("life/3/mark"));
+        assert_eq!(refreshed.changes, [], "the same generation means something else now");
+        assert_eq!(refreshed.source_id, "worker:applied:life/3/0123456789ab");
     }
 
     fn every_record(bot: &BotName) -> Vec<RecordDraft> {
@@ -266,6 +353,7 @@ mod tests {
             event_type: "m.room.power_levels".to_owned(),
             sender: "@alice:example.org".to_owned(),
         }];
+        let since = Since { standing: "on".to_owned(), why: None, since_ms: 0 };
         vec![
             started(bot, "run", "DEV", now),
             stopped(bot, "run", now),
@@ -275,7 +363,13 @@ mod tests {
             identity_state(bot, None, Some("IdentityReplaced"), now),
             suspended(bot, 0, true, now),
             configured(bot, 2, Vec::new(), now),
+            applied(bot, None, &told("uid", 2), now),
             deleted(bot, &told("uid", 2), now),
+            interrupted(bot, 0, "why", now),
+            version_changed(bot, "worker", None, "1", now),
+            heartbeat(bot, now),
+            source_switched(bot, "rooms", None, &since),
+            absent(bot, "$joined", now),
             gap(bot, "!room:example.org", "token", "why", now),
             act_intended(bot, &user, &act, now),
             act_ended(bot, &user, &act, &ActOutcome::Done { sent: sent.clone() }, now),

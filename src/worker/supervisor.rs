@@ -3,26 +3,24 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinSet,
-};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
+    alive,
     backoff::Backoff,
     board::Board,
-    capture::{self, Capture, LateKeys, Lookup, Rooms, Scope, Senders},
     cover::Cover,
-    guard::{Guard, IDENTITY_CURSOR, check},
+    guard::{IDENTITY_CURSOR, check},
     inbox,
+    media::Bucket,
     metrics::Metrics,
     plan::{Mode, mode},
     ports::{InstructionsReceiver, Presence, Reporter},
     recorder::{Recorder, Stop},
     records, report,
-    session::{IdentityFacts, Session, SessionError, Sessions, Trouble},
+    session::{IdentityFacts, Session, SessionError, Sessions},
     suspension,
 };
 use crate::{
@@ -30,7 +28,7 @@ use crate::{
         BotName, Failure, UserId,
         worker::{Check, Instructions},
     },
-    homeserver::Admin,
+    homeserver::{Admin, Inspect},
     store::Batch,
     telemetry::health::Health,
 };
@@ -41,6 +39,8 @@ pub struct Worker {
     pub bot: BotName,
     /// Its account.
     pub user: UserId,
+    /// Version of the operator that made this pod, where there is one.
+    pub operator_version: Option<String>,
     /// Unique for this run of the process.
     pub run_id: String,
     /// Its device.
@@ -63,8 +63,37 @@ pub struct Worker {
     pub presence: Arc<dyn Presence>,
     /// Brings the bot into rooms.
     pub cover: Option<Cover>,
+    /// Looks at accounts, uploads, reports and the homeserver, for an Audit Bot.
+    pub inspect: Option<Arc<dyn Inspect>>,
+    /// Where the content of attachments goes, if not into the database.
+    pub bucket: Option<Bucket>,
+    /// How often it looks.
+    pub pace: Pace,
+}
+
+/// How often a worker looks at what nobody tells it.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
     /// Time between two looks at the identity.
-    pub examine_every: Duration,
+    pub examine: Duration,
+    /// Longest time between two looks at what the admin API shows; each part has a shorter one of its own.
+    pub survey: Duration,
+    /// A source that lags or is off for less is not worth a record.
+    pub moment: Duration,
+    /// The inbox has to be empty for so long before the trail is closed: while a bot is being deleted the console carries
+    /// what waits for its trail every few seconds.
+    pub quiet: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            examine: Duration::from_mins(1),
+            survey: Duration::from_hours(24),
+            moment: Duration::from_secs(10),
+            quiet: Duration::from_secs(15),
+        }
+    }
 }
 
 impl Worker {
@@ -99,9 +128,12 @@ impl Worker {
         let count = report::count_undecryptable(self.recorder.clone(), self.board.clone(), soft.clone());
         always.spawn(count.in_current_span());
         let draining = soft.child_token();
-        always.spawn(
-            inbox::run(self.recorder.clone(), self.metrics.clone(), draining.clone()).in_current_span(),
-        );
+        // After the last record of a trail there is none, also if the worker is started once more.
+        if mode(&self.instructions.borrow()) != Mode::Closing {
+            always.spawn(self.alive().run(draining.clone()).in_current_span());
+            let inbox = inbox::run(self.recorder.clone(), self.metrics.clone(), draining.clone());
+            always.spawn(inbox.in_current_span());
+        }
         let result = tokio::select! {
             result = self.follow_instructions(&draining, soft) => result,
             stop = first_failure(&mut always, &draining) => Err(stop),
@@ -113,13 +145,19 @@ impl Worker {
         result
     }
 
-    /// The batch that was under way is finished; a database that is down must not hold up the end.
+    /// The batch that was under way is finished, and what is in the inbox: maybe nobody starts this worker again. A
+    /// database that is down must not hold up the end.
     async fn say_stopped(&self) {
         let draft = records::stopped(&self.bot, &self.run_id, self.recorder.clock().now());
-        let batch = Batch { drafts: vec![draft], ..Batch::default() };
+        let now = self.recorder.clock().now().as_millisecond();
+        let cursors = vec![(alive::CURSOR.to_owned(), now.to_string())];
+        let batch = Batch { drafts: vec![draft], cursors, ..Batch::default() };
         let deadline = CancellationToken::new();
-        let append = self.recorder.append(&batch, &deadline);
-        if tokio::time::timeout(Duration::from_secs(5), append).await.is_err() {
+        let last = async {
+            inbox::drain(&self.recorder, &self.metrics, &deadline).await?;
+            self.recorder.append(&batch, &deadline).await
+        };
+        if !matches!(tokio::time::timeout(Duration::from_secs(5), last).await, Ok(Ok(_))) {
             tracing::warn!("the end of this run could not be recorded");
         }
     }
@@ -133,8 +171,10 @@ impl Worker {
         while !soft.is_cancelled() {
             let now = instructions.borrow_and_update().clone();
             self.board.set(|report| report.generation = now.generation);
-            suspension::note_configuration(&self.recorder, &self.bot, &now, soft).await?;
             let mode = mode(&now);
+            if mode != Mode::Closing {
+                suspension::note_configuration(&self.recorder, &self.bot, &now, soft).await?;
+            }
             let changed = self.until_mode_changes(mode);
             match mode {
                 Mode::Closing => {
@@ -201,10 +241,14 @@ impl Worker {
         soft: &CancellationToken,
     ) -> Result<(), Stop> {
         draining.cancel();
-        inbox::drain(&self.recorder, &self.metrics, soft).await?;
-        let draft = records::deleted(&self.bot, told, self.recorder.clock().now());
-        let batch = Batch { drafts: vec![draft], ..Batch::default() };
-        self.recorder.append(&batch, soft).await?;
+        let deleted = || records::deleted(&self.bot, told, self.recorder.clock().now());
+        // After the last record there is none, also if the worker is started once more.
+        if self.recorder.find_by_source(&deleted().source_id, soft).await?.is_none() {
+            suspension::note_configuration(&self.recorder, &self.bot, told, soft).await?;
+            inbox::drain_until_quiet(&self.recorder, &self.metrics, self.pace.quiet, soft).await?;
+            let batch = Batch { drafts: vec![deleted()], ..Batch::default() };
+            self.recorder.append(&batch, soft).await?;
+        }
         tracing::info!("the trail is closed: the custom resource is being deleted");
         self.health.ready("sync");
         self.board.set(|report| {
@@ -266,74 +310,6 @@ impl Worker {
         });
         Ok(())
     }
-
-    async fn run_parts(&self, session: Session, cancel: &CancellationToken) -> Result<(), Stop> {
-        let inner = cancel.child_token();
-        let mut parts = JoinSet::new();
-        let lookup = Lookup::new(self.recorder.clone(), self.admin.clone(), session.client.clone());
-        let senders = Senders::new(session.client.clone(), self.recorder.clone());
-        let (rooms, bell) = (Rooms::default(), Arc::new(Notify::new()));
-        let late_keys = LateKeys {
-            client: session.client.clone(),
-            recorder: self.recorder.clone(),
-            lookup: lookup.clone(),
-            senders: senders.clone(),
-            presence: self.presence.clone(),
-            bot: self.user.clone(),
-            scope: Scope::of(self.bot.kind),
-            metrics: self.metrics.clone(),
-            rooms: rooms.clone(),
-        };
-        parts.spawn(late_keys.run(inner.clone()).in_current_span());
-        let (allow, may_join) = watch::channel(session.trouble.is_none_or(Trouble::may_join));
-        if let Some(cover) = self.cover.clone() {
-            cover.acts.load(cancel).await?;
-            let covering = cover.run(
-                self.user.clone(),
-                self.instructions.clone(),
-                may_join,
-                self.board.clone(),
-                inner.clone(),
-            );
-            parts.spawn(covering.in_current_span());
-        }
-        let guard = Guard {
-            sessions: self.sessions.clone(),
-            session: session.clone(),
-            bot: self.bot.clone(),
-            recorder: self.recorder.clone(),
-            board: self.board.clone(),
-            instructions: self.instructions.clone(),
-            bell: bell.clone(),
-            every: self.examine_every,
-            may_join: allow,
-        };
-        parts.spawn(guard.run(inner.clone()).in_current_span());
-        let capture = Capture::new(capture::Parts {
-            session,
-            bot: self.user.clone(),
-            bot_name: self.bot.clone(),
-            recorder: self.recorder.clone(),
-            lookup,
-            senders,
-            presence: self.presence.clone(),
-            board: self.board.clone(),
-            health: self.health.clone(),
-            metrics: self.metrics.clone(),
-            late_keys: rooms,
-            bell,
-        });
-        parts.spawn(capture.run(inner.clone()).in_current_span());
-        let mut result = Ok(());
-        while let Some(ended) = parts.join_next().await {
-            let ended = ended_early(ended, &inner);
-            inner.cancel();
-            if result.is_ok() {
-                result = ended;
-            }
-        }
-        result
-    }
 }
 
 /// Resolves when a part fails; those that end because they were asked to do not.
@@ -347,7 +323,7 @@ async fn first_failure(parts: &mut JoinSet<Result<(), Stop>>, cancel: &Cancellat
 }
 
 /// A part that ends without being asked to is a defect: the process ends, and starts anew.
-fn ended_early(
+pub(super) fn ended_early(
     ended: Result<Result<(), Stop>, tokio::task::JoinError>,
     cancel: &CancellationToken,
 ) -> Result<(), Stop> {

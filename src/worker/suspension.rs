@@ -6,6 +6,7 @@ use matrix_sdk::{
     deserialized_responses::TimelineEvent,
     ruma::{presence::PresenceState, uint},
 };
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -32,6 +33,15 @@ use crate::{
 const SUSPENDED: &str = "worker:suspended";
 /// Cursor that keeps the configuration that was last recorded.
 const CONFIGURATION: &str = "worker:configuration";
+
+/// What was last recorded of the custom resource.
+#[derive(Serialize, Deserialize)]
+struct Recorded {
+    /// Which state of it, as requests to change it name it.
+    applied: Option<String>,
+    /// What it says.
+    summary: Value,
+}
 
 /// Notes that the Matrix side stands still from now on (or since it did before a restart).
 pub(super) async fn begin(
@@ -131,17 +141,24 @@ pub(super) async fn note_configuration(
     cancel: &CancellationToken,
 ) -> Result<(), Stop> {
     let known = recorder.cursor(CONFIGURATION, cancel).await?;
-    let known: Option<Value> = known.and_then(|text| serde_json::from_str(&text).ok());
+    let known: Option<Recorded> = known.and_then(|text| serde_json::from_str(&text).ok());
+    let (before, applied) = known.map_or((None, None), |known| (Some(known.summary), known.applied));
     let now = summary(instructions);
-    let changes = diff("/spec", known.as_ref(), Some(&now));
-    if changes.is_empty() {
+    let changes = diff("/spec", before.as_ref(), Some(&now));
+    let time = recorder.clock().now();
+    let mut batch = Batch::default();
+    // A file has no life of its own that somebody could ask to change.
+    let change = (!instructions.uid.is_empty()).then(|| instructions.change());
+    if change.is_some() && applied != change {
+        batch.drafts.push(records::applied(bot, applied.as_deref(), instructions, time));
+    }
+    if !changes.is_empty() {
+        batch.drafts.push(records::configured(bot, instructions.generation, changes, time));
+    }
+    if batch.drafts.is_empty() {
         return Ok(());
     }
-    let draft = records::configured(bot, instructions.generation, changes, recorder.clock().now());
-    let batch = Batch {
-        drafts: vec![draft],
-        cursors: vec![(CONFIGURATION.to_owned(), now.to_string())],
-        ..Batch::default()
-    };
+    let kept = serde_json::to_string(&Recorded { applied: change, summary: now }).unwrap_or_default();
+    batch.cursors = vec![(CONFIGURATION.to_owned(), kept)];
     recorder.append(&batch, cancel).await.map(drop)
 }

@@ -1,71 +1,12 @@
 //! Every kind of record there is: the closed set of categories, actions and relations.
 //!
-//! The tables here and in [`super::convert`] are what the program goes by; `docs/trail.md` explains
+//! The tables here, in [`super::convert`] and in [`crate::domain::vocabulary`] are what the program goes by; `docs/trail.md` explains
 //! each row, and `tests/integration/docs.rs` compares the two both ways.
 
 use super::convert::vocabulary as events;
-use crate::domain::record::Category;
-
-/// Category and action of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Verb {
-    /// One of the five.
-    pub category: Category,
-    /// Dotted name.
-    pub action: &'static str,
-}
-
-impl Verb {
-    /// A verb of these two.
-    pub const fn new(category: Category, action: &'static str) -> Self {
-        Self { category, action }
-    }
-}
-
-/// What makes a record, and which one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Row {
-    /// Event types, `*` at the end standing for any rest; or what happened, in words.
-    pub of: &'static [&'static str],
-    /// What it is recorded as.
-    pub verb: Verb,
-}
-
-impl Row {
-    /// A row of these two.
-    pub const fn new(of: &'static [&'static str], verb: Verb) -> Self {
-        Self { of, verb }
-    }
-
-    /// Whether this is one of its event types.
-    pub(crate) fn is_of(&self, kind: &str) -> bool {
-        self.of.iter().any(|pattern| match pattern.strip_suffix('*') {
-            Some(start) => kind.starts_with(start),
-            None => kind == *pattern,
-        })
-    }
-
-    /// What makes the record, as the document names it.
-    fn name(&self) -> String {
-        self.of.join(", ")
-    }
-}
-
-pub(crate) const fn activity(action: &'static str) -> Verb {
-    Verb::new(Category::UserActivity, action)
-}
-
-pub(crate) const fn resource(action: &'static str) -> Verb {
-    Verb::new(Category::ResourceChange, action)
-}
-
-pub(crate) const fn system(action: &'static str) -> Verb {
-    Verb::new(Category::SystemChange, action)
-}
-
-pub(crate) const fn operation(action: &'static str) -> Verb {
-    Verb::new(Category::AdminOperation, action)
-}
+use crate::domain::vocabulary::{INTAKE, access};
+pub use crate::domain::vocabulary::{Row, Verb};
+pub(crate) use crate::domain::vocabulary::{activity, operation, resource, system};
 
 /// What the worker does, and what it finds out about itself.
 pub const OWN: &[Row] = &[
@@ -78,10 +19,75 @@ pub const OWN: &[Row] = &[
     Row::new(&["a part of a room's history cannot be read"], system("capture.gap")),
     Row::new(&["the bot was suspended"], system("capture.suspended")),
     Row::new(&["the bot's configuration changed"], resource("bot.configuration.changed")),
+    Row::new(&["a change of the bot takes effect"], resource("bot.change.applied")),
     Row::new(&["the bot is deleted"], operation("bot.deleted")),
+    Row::new(&["the time since the worker before has ended"], system("capture.interrupted")),
+    Row::new(&["another version of a program works for the bot"], system("bot.version_changed")),
+    Row::new(&["an hour has passed"], system("worker.heartbeat")),
+    Row::new(&["a source of the trail goes on, lags or is off"], system("capture.source_switched")),
+    Row::new(&["the bot comes into a room"], system("capture.absent")),
     Row::new(&["the bot is about to act in a room"], operation("bot.act.intended")),
     Row::new(&["the bot acted"], operation("bot.act.done")),
     Row::new(&["the homeserver refused the act"], operation("bot.act.failed")),
+];
+
+/// The content of an attachment is kept.
+pub const ATTACHMENT_KEPT: Verb = activity("attachment.kept");
+/// The content of an attachment was looked at, or that is all that was asked for.
+pub const ATTACHMENT_DESCRIBED: Verb = activity("attachment.described");
+/// The content of an attachment could not be had.
+pub const ATTACHMENT_NOT_KEPT: Verb = activity("attachment.not_kept");
+
+/// What becomes of an attachment, where the configuration asks for them.
+pub const ATTACHMENTS: &[Row] = &[
+    Row::new(&["the content of an attachment is kept"], ATTACHMENT_KEPT),
+    Row::new(&["an attachment is described, and its content not kept"], ATTACHMENT_DESCRIBED),
+    Row::new(&["the content of an attachment cannot be had"], ATTACHMENT_NOT_KEPT),
+];
+
+/// What a look at the homeserver's admin API shows, compared with the look before.
+pub const LOOKS: &[Row] = &[
+    Row::new(&["an account is there when recording begins"], operation("account.found")),
+    Row::new(&["an account is new"], operation("account.registered")),
+    Row::new(&["an account becomes an administrator"], operation("account.admin_granted")),
+    Row::new(&["an account is no administrator any more"], operation("account.admin_revoked")),
+    Row::new(&["an account is deactivated"], operation("account.deactivated")),
+    Row::new(&["an account is reactivated"], operation("account.reactivated")),
+    Row::new(&["an account is erased"], operation("account.erased")),
+    Row::new(&["an account is not erased any more"], operation("account.erasure_undone")),
+    Row::new(&["an account is locked"], operation("account.locked")),
+    Row::new(&["an account is unlocked"], operation("account.unlocked")),
+    Row::new(&["an account is shadow-banned"], operation("account.shadow_banned")),
+    Row::new(&["an account is not shadow-banned any more"], operation("account.shadow_ban_lifted")),
+    Row::new(&["an account is suspended"], operation("account.suspended")),
+    Row::new(&["an account is not suspended any more"], operation("account.suspension_lifted")),
+    Row::new(&["display name or picture of an account changes"], activity("account.profile_changed")),
+    Row::new(
+        &["mail addresses, phone numbers or identities elsewhere of an account change"],
+        operation("account.identifiers_changed"),
+    ),
+    Row::new(&["another fact of an account changes"], operation("account.changed")),
+    Row::new(&["a session is there when recording begins"], access("session.found")),
+    Row::new(&["a login: a session is new"], access("session.started")),
+    Row::new(
+        &["a session is used from another place or with another client"],
+        access("session.address_changed"),
+    ),
+    Row::new(&["a session is renamed"], access("session.renamed")),
+    Row::new(&["a logout: a session is gone"], access("session.ended")),
+    Row::new(&["somebody uploads a file"], activity("media.uploaded")),
+    Row::new(&["a file is put into quarantine"], operation("media.quarantined")),
+    Row::new(&["a file is taken out of quarantine"], operation("media.quarantine_lifted")),
+    Row::new(&["an event is reported to the administrators"], activity("report.event_filed")),
+    Row::new(&["a user is reported to the administrators"], activity("report.user_filed")),
+    Row::new(&["a room is deleted"], operation("room.deleted")),
+    Row::new(&["the homeserver when recording begins"], system("homeserver.found")),
+    Row::new(&["the homeserver has another version"], system("homeserver.version_changed")),
+    Row::new(&["the homeserver offers something else"], system("homeserver.features_changed")),
+    Row::new(
+        &["a background update of the homeserver begins or ends"],
+        system("homeserver.background_updates_changed"),
+    ),
 ];
 
 /// Messages of other programs to the trail, where they are not recorded as what they claim to be.
@@ -92,7 +98,7 @@ pub const INBOX: &[Row] = &[
 
 /// Everything that is ever recorded: what makes the record, and as what it is recorded.
 pub fn all() -> Vec<(String, Verb)> {
-    let plain = [events::MESSAGES, events::STATES, events::SPECIAL, OWN, INBOX];
+    let plain = [events::MESSAGES, events::STATES, events::SPECIAL, OWN, ATTACHMENTS, LOOKS, INBOX, INTAKE];
     let plain = plain.into_iter().flatten().map(|row| (row.name(), row.verb));
     let kinds = events::MSGTYPES.iter().map(|row| (format!("m.room.message with {}", row.name()), row.verb));
     let redactions =
@@ -103,10 +109,16 @@ pub fn all() -> Vec<(String, Verb)> {
 
 /// Kinds of resources and the parts they take in records.
 pub const RELATIONS: &[(&str, &str)] = &[
+    ("admission", "target"),
     ("bot", "target"),
+    ("bot_account", "target"),
     ("bridge", "target"),
     ("call", "part_of"),
+    ("change", "applied"),
+    ("change", "requested"),
+    ("device", "target"),
     ("event", "annotates"),
+    ("event", "attached_to"),
     ("event", "caused"),
     ("event", "claims_to_replace"),
     ("event", "pinned"),
@@ -120,25 +132,41 @@ pub const RELATIONS: &[(&str, &str)] = &[
     ("event", "replaces_state"),
     ("event", "replies_to"),
     ("event", "self"),
+    ("event", "target"),
     ("event", "thread"),
     ("event", "unpinned"),
+    ("homeserver", "target"),
     ("media", "attached"),
+    ("media", "content"),
+    ("media", "target"),
     ("media", "thumbnail"),
+    ("namespace", "in"),
+    ("network_policy", "target"),
+    ("pod", "actor"),
+    ("pod", "target"),
+    ("process", "target"),
+    ("request", "self"),
+    ("request", "unauthenticated"),
+    ("role", "target"),
     ("room", "admits"),
     ("room", "child"),
     ("room", "in"),
     ("room", "predecessor"),
     ("room", "successor"),
     ("room", "target"),
+    ("secret", "target"),
     ("server", "target"),
+    ("service_account", "target"),
     ("space", "parent"),
     ("state", "accepts"),
     ("state", "target"),
+    ("user", "actor"),
     ("user", "authorised_by"),
     ("user", "bridge_bot"),
     ("user", "creator"),
     ("user", "target"),
     ("widget", "target"),
+    ("workload", "target"),
 ];
 
 #[cfg(test)]
@@ -146,6 +174,7 @@ mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
+    use crate::domain::record::Category;
 
     #[test]
     fn an_action_has_one_category_and_a_source_one_action() {
@@ -159,15 +188,8 @@ mod tests {
         assert!(categories.is_empty(), "{categories:?}");
         sources.retain(|_, found| found.len() > 1);
         assert!(sources.is_empty(), "{sources:?}");
-        for category in Category::ALL.into_iter().filter(|category| *category != Category::AccessEvent) {
+        for category in Category::ALL {
             assert!(all().iter().any(|(_, verb)| verb.category == category), "{category:?}");
         }
-    }
-
-    #[test]
-    fn types_are_found_by_name_and_by_beginning() {
-        let row = Row::new(&["m.one", "m.two.*"], system("x.y"));
-        assert!(row.is_of("m.one") && row.is_of("m.two.") && row.is_of("m.two.three"));
-        assert!(!row.is_of("m.one.more") && !row.is_of("m.two") && !row.is_of(""));
     }
 }

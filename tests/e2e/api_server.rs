@@ -227,6 +227,10 @@ async fn billing_may_order_and_change_what_is_billed() {
         ("/spec/database/reader", json!({"secretRef": {"name": "a"}})),
         ("/spec/database/eraser", json!({"secretRef": {"name": "a"}})),
         ("/spec/worker/proxy", json!({"url": "http://proxy.example"})),
+        (
+            "/spec/media/bucket",
+            json!({"endpoint": "https://s3.evil.example", "name": "mallory", "secretRef": {"name": "a"}}),
+        ),
         ("/metadata/annotations/ems.element.io~1abandon-cleanup", json!("true")),
     ] {
         let mut order = ordered();
@@ -278,6 +282,8 @@ async fn allowed_and_refused(bots: &Api<DynamicObject>) {
         json!({"spec": {"database": {"secretRef": {"name": "other"}}}}),
         json!({"spec": {"worker": {"proxy": {"url": "http://evil.example"}}}}),
         json!({"spec": {"retention": {"keepForDays": 1}}}),
+        json!({"spec": {"media": {"bucket": {"endpoint": "https://s3.evil.example", "name": "mallory",
+            "secretRef": {"name": "a"}}}}}),
         json!({"metadata": {"annotations": {"ems.element.io/paused": "true"}}}),
         json!({"metadata": {"labels": {"a": "b"}}}),
         json!({"metadata": {"finalizers": ["evil.example/stay"]}}),

@@ -3,8 +3,10 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use ems_bots::domain::record::{Actor, Relation, Trust};
 use serde_json::json;
+use sha2::{Digest as _, Sha256};
 
 use crate::support::{Client, Database, LocalWorker, Synapse, eventually, unique};
 
@@ -206,6 +208,49 @@ async fn a_lost_volume_is_recovered_and_a_broken_identity_is_said() {
     stage.worker.wait_report("encryption", &["Some(true)"]).await;
     stage.client.send("alice", &room, "to the third device");
     stage.worker.wait_text("to the third device").await;
+    stage.end();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attachments_are_kept_as_they_were_before_they_were_encrypted() {
+    let mut stage = Stage::set("attachments").await;
+    let media = json!({"media": {"mode": "Content", "maximumSize": "64Ki"}});
+    stage.worker.instruct(&stage.synapse, &media, &json!({"generation": 2}));
+    stage.worker.wait_for("bot.configuration.changed", |_| true).await;
+    let secret = stage.room(json!({"encrypted": true}));
+    let open = stage.room(json!({"name": "Square"}));
+    let picture: Vec<u8> = (0..50_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+    let hash = hex::encode(Sha256::digest(&picture));
+
+    println!("-- the same picture, encrypted and not, and one that is too large");
+    let mut send = |room: &str, name: &str, data: &[u8]| {
+        let file = json!({"user": "alice", "room": room, "name": name, "mimetype": "image/png",
+            "data": BASE64_STANDARD.encode(data)});
+        stage.client.call("sendFile", file)["event"].as_str().unwrap().to_owned()
+    };
+    let events = [send(&secret, "secret.png", &picture), send(&open, "open.png", &picture)];
+    let large = send(&secret, "large.png", &vec![7; 70_000]);
+    for event in &events {
+        let kept =
+            stage.worker.wait_for("attachment.kept", |record| with(record, event, "attached_to")).await;
+        let said = kept.changes.iter().find(|change| change.path == "/attachment/sha256").unwrap();
+        assert_eq!(said.after, Some(json!(hash)));
+    }
+    let missed =
+        stage.worker.wait_for("attachment.not_kept", |record| with(record, &large, "attached_to")).await;
+    assert_eq!(missed.context.reason.as_deref(), Some("too_large"));
+    assert_eq!(stage.worker.count("SELECT count(*) FROM auditbot.media"), 1);
+    let same = format!(
+        "SELECT (encode(sha256, 'hex') = '{hash}' AND sha256 = sha256(content))::int FROM auditbot.media"
+    );
+    assert_eq!(stage.worker.count(&same), 1);
+
+    println!("-- what was sent while the worker was killed");
+    stage.worker.kill();
+    let later = send(&secret, "later.png", b"another picture");
+    stage.worker.start(&stage.synapse);
+    stage.worker.wait_for("attachment.kept", |record| with(record, &later, "attached_to")).await;
+    assert_eq!(stage.worker.count("SELECT count(*) FROM auditbot.attachment"), 0);
     stage.end();
 }
 

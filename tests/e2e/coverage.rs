@@ -1,132 +1,29 @@
 //! Coverage against a real Synapse with its default limits: every kind of room, both bots at once,
 //! rooms that are just being created. No cluster is needed.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
 use ems_bots::{
     coverage::{
-        Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
-        planner::{FUNCTIONAL_MEMBERS, Identity, StepKind},
+        ActOutcome, Hint,
+        planner::{FUNCTIONAL_MEMBERS, StepKind},
     },
-    domain::{DeviceId, Failure, Localpart, RoomId, ServerName, SystemClock, UserId},
+    domain::{DeviceId, Failure, Localpart, RoomId, UserId},
     homeserver::{
-        Admin, Connect, NewAccount, Session,
+        Connect, NewAccount,
         synapse::{Connection, Settings},
     },
 };
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-    time::timeout,
-};
-use tokio_util::sync::CancellationToken;
 
 use super::support::{
-    Synapse, eventually,
+    Synapse,
+    coverage_bot::{connection, register_admin, secret, start},
+    eventually,
     services::{Person, urlencode},
     unique,
 };
-
-#[derive(Default)]
-struct Log(Mutex<Vec<(Act, Option<ActOutcome>)>>);
-
-#[async_trait]
-impl ActLog for Log {
-    async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
-        self.0.lock().unwrap().push((act.clone(), None));
-        Ok(())
-    }
-
-    async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
-        let mut acts = self.0.lock().unwrap();
-        acts.iter_mut().find(|(known, _)| known.id == act.id).unwrap().1 = Some(outcome.clone());
-        Ok(())
-    }
-}
-
-struct Bot {
-    user: UserId,
-    admin: Box<dyn Admin>,
-    log: Arc<Log>,
-    hints: mpsc::Sender<Hint>,
-    state: watch::Receiver<CoverageState>,
-    control: watch::Sender<Control>,
-    cancel: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-fn connection(synapse: &Synapse) -> Connection {
-    Connection::new(&Settings::new(synapse.host_url.parse().unwrap())).unwrap()
-}
-
-fn secret() -> SecretString {
-    SecretString::from(format!("pw-{}", unique("secret")))
-}
-
-async fn register_admin(synapse: &Synapse, name: &str) -> Session {
-    let shared = SecretString::from(synapse.registration_shared_secret.clone());
-    let localpart = Localpart::parse(name).unwrap();
-    connection(synapse).entry().register_admin(&shared, &localpart, &secret()).await.unwrap()
-}
-
-/// Makes the accounts as the operator does and starts the loop.
-async fn start(synapse: &Synapse, name: &str) -> Bot {
-    let connection = connection(synapse);
-    let session = register_admin(synapse, &format!("{name}-admin-01234567")).await;
-    let admin = connection.admin(session.clone());
-    admin.set_unlimited(&session.user_id, true).await.unwrap();
-    let new = NewAccount {
-        localpart: &Localpart::parse(name).unwrap(),
-        password: &secret(),
-        admin: false,
-        display_name: name,
-        ownership: &format!("mark-{name}"),
-    };
-    let user = admin.create_account(&new).await.unwrap().user_id;
-    let identity = Identity { bot: user.clone(), server: ServerName::parse(&*synapse.server_name).unwrap() };
-    let log = Arc::new(Log::default());
-    let settings = RunnerSettings::default();
-    let runner =
-        Runner::new(Arc::new(connection), session, identity, log.clone(), Arc::new(SystemClock), settings);
-    let (hints, hinted) = mpsc::channel(64);
-    let (control, wishes) = watch::channel(Control::default());
-    let (reports, state) = watch::channel(CoverageState::default());
-    let cancel = CancellationToken::new();
-    let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));
-    Bot { user, admin, log, hints, state, control, cancel, task }
-}
-
-impl Bot {
-    async fn until(&mut self, what: &str, within: u64, is_so: impl Fn(&CoverageState) -> bool) {
-        let met = timeout(Duration::from_secs(within), self.state.wait_for(|state| is_so(state))).await;
-        let in_time = met.is_ok();
-        drop(met);
-        assert!(in_time, "{what}: not within {within} s; state is {:?}", self.state.borrow());
-    }
-
-    async fn covered(&mut self, rooms: usize, within: u64) {
-        let all = |state: &CoverageState| state.totals.covered == rooms as u64 && state.totals.pending == 0;
-        self.until("covered", within, all).await;
-    }
-
-    /// The room's state by type and key.
-    async fn room(&self, room: &str) -> BTreeMap<(String, String), Value> {
-        let state = self.admin.room_state(&RoomId::parse(room).unwrap(), None).await.unwrap();
-        state.into_iter().map(|event| ((event.event_type, event.state_key), event.content)).collect()
-    }
-
-    async fn stop(self) {
-        self.cancel.cancel();
-        timeout(Duration::from_secs(30), self.task).await.expect("the loop ends").unwrap();
-    }
-}
 
 fn key(event_type: &str, state_key: &str) -> (String, String) {
     (event_type.to_owned(), state_key.to_owned())

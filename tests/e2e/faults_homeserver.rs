@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, PostParams};
 use serde_json::{Value, json};
 
 use crate::support::{Act, Gate, Rule, Scene, eventually, leaks, scene, writes::writes_within};
@@ -153,9 +153,8 @@ async fn what_is_mended_is_picked_up(scene: &Scene, broken: &Gate) {
         assert!(scene.account(&scene.user_id(name)).await.is_some());
     }
     scene.tenant.wait_condition("AuditBot", "broken", "AccountReady", "True", "").await;
-    let operators = crate::support::actions::operator_pods(&scene.tenant.client);
-    let pods = operators.list(&ListParams::default()).await.unwrap();
-    let containers = pods.items.iter().filter_map(|pod| pod.status.clone()?.container_statuses).flatten();
+    let pods = crate::support::actions::operators(&scene.tenant.client).await;
+    let containers = pods.iter().filter_map(|pod| pod.status.clone()?.container_statuses).flatten();
     let restarts: i32 = containers.map(|container| container.restart_count).sum();
     assert_eq!(restarts, 0, "nothing is restarted to notice it");
 }

@@ -6,11 +6,11 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::support::{Scene, actions, services::repository, tenant::system_namespace};
+use crate::support::{Scene, actions, console, services::repository, tenant::system_namespace};
 
-const RELEASE: &str = "ems-bots";
+pub(crate) const RELEASE: &str = "ems-bots";
 
-fn helm(arguments: &[&str]) -> String {
+pub(crate) fn helm(arguments: &[&str]) -> String {
     let program = std::env::var("HELM").unwrap_or_else(|_| "helm".to_owned());
     let namespace = system_namespace();
     let output =
@@ -23,6 +23,16 @@ fn helm(arguments: &[&str]) -> String {
 async fn secrets(scene: &Scene) -> BTreeMap<String, Option<String>> {
     let all = scene.tenant.api::<Secret>().list(&ListParams::default()).await.unwrap();
     all.into_iter().map(|secret| (secret.metadata.name.unwrap(), secret.metadata.uid)).collect()
+}
+
+/// Installs the chart with these values, and waits for operator and console.
+pub(crate) async fn install(scene: &Scene, values: &str) {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(values.as_bytes()).unwrap();
+    let chart = repository().join("charts/ems-bots");
+    helm(&["install", RELEASE, chart.to_str().unwrap(), "--values", file.path().to_str().unwrap()]);
+    actions::wait_operator(&scene.tenant.client).await;
+    console::wait(&scene.tenant.client, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -44,11 +54,7 @@ async fn bots_outlive_the_chart_and_go_on_with_the_next_one() {
     trail.wait_for_text("without an operator").await;
 
     println!("-- helm install");
-    let mut file = tempfile::NamedTempFile::new().unwrap();
-    file.write_all(values.as_bytes()).unwrap();
-    let chart = repository().join("charts/ems-bots");
-    helm(&["install", RELEASE, chart.to_str().unwrap(), "--values", file.path().to_str().unwrap()]);
-    actions::wait_operator(&scene.tenant.client).await;
+    install(&scene, &values).await;
     // What only an operator does.
     scene.tenant.patch_bot("AuditBot", "auditbot", json!({"spec": {"suspend": true}})).await;
     scene.tenant.wait_condition("AuditBot", "auditbot", "Suspended", "True", "").await;

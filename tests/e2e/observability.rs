@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ems_bots::domain::{Clock as _, SystemClock};
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{ListParams, LogParams};
+use kube::api::LogParams;
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -39,15 +39,15 @@ async fn metrics_logs_and_doctor_tell_what_happens() {
 async fn the_operators_count(scene: &Scene) {
     // Bots are counted now and then, not at every change.
     eventually("one leader that counts ready bots", Duration::from_secs(30), || async {
-        let pods = actions::operator_pods(&scene.tenant.client).list(&ListParams::default()).await.unwrap();
+        let pods = actions::operators(&scene.tenant.client).await;
         let mut leaders = Vec::new();
-        for pod in &pods.items {
+        for pod in &pods {
             let samples = Samples::of(pod).await;
             if samples.count("ems_bots_operator_leader", &[]) == 1 {
                 leaders.push(samples);
             }
         }
-        assert_eq!((pods.items.len(), leaders.len()), (2, 1), "two replicas, one leader");
+        assert_eq!((pods.len(), leaders.len()), (2, 1), "two replicas, one leader");
         for (_, kind) in BOTS {
             let kind = ("kind", kind);
             assert!(leaders[0].count("ems_bots_operator_reconciles_total", &[kind, ("outcome", "done")]) > 0);

@@ -78,8 +78,9 @@ impl Alice {
         let claimed = BTreeMap::from([(bot.clone(), BTreeMap::from([(id.clone(), key)]))]);
         let claimed = claim_keys::v3::Response::new(claimed);
         self.machine.mark_request_as_sent(&request, &claimed).await.unwrap();
-        let shared =
-            self.machine.share_room_key(&self.room, [&*bot].into_iter(), EncryptionSettings::default());
+        // The key is for everything that she will say.
+        let settings = EncryptionSettings { rotation_period_msgs: 10_000, ..EncryptionSettings::default() };
+        let shared = self.machine.share_room_key(&self.room, [&*bot].into_iter(), settings);
         let shared = shared.await.unwrap();
         let request = shared.first().expect("the bot's device gets the key");
         let sent = send_event_to_device::v3::Response::new();

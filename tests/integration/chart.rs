@@ -47,6 +47,7 @@ fn render(settings: &[&str]) -> Vec<Value> {
 const EVERYTHING: &[&str] = &[
     "networkPolicy.enabled=true",
     "networkPolicy.metricsFrom=[{\"namespaceSelector\":{}}]",
+    "networkPolicy.intakeFrom=[{\"ipBlock\":{\"cidr\":\"10.0.0.10/32\"}}]",
     "metrics.serviceMonitor={\"enabled\":true,\"labels\":{\"release\":\"prometheus\"}}",
     "metrics.podMonitor.enabled=true",
     "billing={\"groups\":[\"billing\"],\"serviceAccounts\":[{\"namespace\":\"billing\",\"name\":\"billing\"}]}",
@@ -59,6 +60,24 @@ const EVERYTHING: &[&str] = &[
     "operator.podLabels={\"team\":\"chat\"}",
     "operator.podAnnotations={\"a\":\"b\"}",
     "rbac.aggregateToView=true",
+    "console.enabled=true",
+    "console.database.caSecretName=\"console-ca\"",
+    "console.caller={\"clientCASecretName\":\"caller-ca\",\"tokenSecretName\":\"caller-token\"}",
+    "console.clusterIP=\"10.96.0.20\"",
+    "console.priorityClassName=\"important\"",
+    "console.podLabels={\"team\":\"chat\"}",
+];
+
+/// Certificates that somebody else makes.
+const FOREIGN_CERTIFICATE: &[&[&str]] = &[
+    &[
+        "console.enabled=true",
+        "console.certificate={\"source\":\"CertManager\",\"issuerRef\":{\"name\":\"one\"}}",
+    ],
+    &[
+        "console.enabled=true",
+        "console.certificate={\"source\":\"Secret\",\"caBundle\":\"-----BEGIN CERTIFICATE-----\"}",
+    ],
 ];
 
 fn find<'a>(documents: &'a [Value], kind: &str, name: &str) -> &'a Value {
@@ -112,6 +131,13 @@ fn nonsense_in_values_is_refused() {
         "metrics.podMonitor.enable=true",
         "serviceAccount.name=\"A\"",
         "worker.image=\"a b\"",
+        "console.replicas=0",
+        "console.failurePolicy=\"Sometimes\"",
+        "console.timeoutSeconds=1",
+        "console.certificate.source=\"CertManager\"",
+        "console.certificate.source=\"Secret\"",
+        "console.database.schema=\"a b\"",
+        "console.clusterIP=\"a name\"",
     ] {
         let output = template(&[nonsense]);
         assert!(!output.status.success(), "{nonsense} was accepted");
@@ -168,7 +194,7 @@ fn every_object_says_what_it_belongs_to() {
         }
         let kind = document["kind"].as_str().unwrap();
         let clusterwide = kind.starts_with("Cluster")
-            || kind.starts_with("ValidatingAdmission")
+            || kind.starts_with("Validating")
             || kind == "CustomResourceDefinition";
         assert_eq!(document["metadata"].get("namespace").is_none(), clusterwide, "{kind} {name}");
     }
@@ -327,7 +353,8 @@ fn only_the_tenants_role_touches_secrets_and_nothing_binds_it() {
     for role in roles(&documents) {
         let name = role["metadata"]["name"].as_str().unwrap();
         let secrets = rights(role).keys().any(|(_, resource)| resource.starts_with("secrets"));
-        assert_eq!(secrets, name == "ems-bots-tenant", "{name}");
+        let is_own = role["kind"] == "Role" && name == "ems-bots-console";
+        assert_eq!(secrets, name == "ems-bots-tenant" || is_own, "{name}");
     }
     for document in &documents {
         if document["kind"].as_str().is_some_and(|kind| kind.ends_with("RoleBinding")) {
@@ -427,6 +454,15 @@ fn billing_is_held_by_a_policy_that_is_always_there() {
         let documents = render(settings);
         let policy = find(&documents, "ValidatingAdmissionPolicy", "ems-bots-billing");
         assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+        let refused: Vec<&str> = policy["spec"]["validations"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter_map(|validation| validation["message"].as_str())
+            .collect();
+        for field in ["spec.homeserver.adminApi", "spec.database", "spec.worker.proxy", "spec.media.bucket"] {
+            assert!(refused.iter().any(|message| message.contains(field)), "{field}: {refused:?}");
+        }
         let binding = find(&documents, "ValidatingAdmissionPolicyBinding", "ems-bots-billing");
         assert_eq!(binding["spec"]["policyName"], "ems-bots-billing");
         assert_eq!(binding["spec"]["validationActions"], json!(["Deny"]));
@@ -477,4 +513,203 @@ fn files_of_the_chart_are_links_to_the_generated_ones() {
             fs::canonicalize(root().join(format!("crds/{plural}.yaml"))).unwrap()
         );
     }
+}
+
+fn console_environment(documents: &[Value]) -> BTreeMap<String, Value> {
+    let pod = &find(documents, "Deployment", "ems-bots-console")["spec"]["template"]["spec"];
+    let variables = pod["containers"][0]["env"].as_array().unwrap();
+    variables.iter().map(|one| (one["name"].as_str().unwrap().to_owned(), one["value"].clone())).collect()
+}
+
+#[test]
+fn without_a_console_nothing_of_it_is_there() {
+    for document in render(&[]) {
+        let text = document.to_string();
+        let is_schema = document["kind"] == "CustomResourceDefinition";
+        assert!(is_schema || !text.contains("ems-bots-console"), "{text}");
+    }
+}
+
+#[test]
+fn the_console_knows_every_setting_of_the_chart() {
+    let output = Command::new(env!("CARGO_BIN_EXE_ems-bots")).args(["console", "--help"]).output().unwrap();
+    let help = String::from_utf8_lossy(&output.stdout);
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    for settings in [&[EVERYTHING], FOREIGN_CERTIFICATE].concat() {
+        for name in console_environment(&render(settings)).keys() {
+            assert!(help.contains(&format!("[env: {name}")), "{name} does nothing: {help}");
+        }
+    }
+}
+
+#[test]
+fn the_consoles_pod_is_restricted_probed_and_never_the_last_one() {
+    let documents = render(EVERYTHING);
+    let deployment = find(&documents, "Deployment", "ems-bots-console");
+    assert_eq!(deployment["spec"]["replicas"], 2);
+    assert_eq!(deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 0);
+    let template = &deployment["spec"]["template"];
+    let pod = &template["spec"];
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    let container = &pod["containers"][0];
+    let security = &container["securityContext"];
+    assert_eq!(security["allowPrivilegeEscalation"], false);
+    assert_eq!(security["readOnlyRootFilesystem"], true);
+    assert_eq!(security["capabilities"], json!({"drop": ["ALL"]}));
+    for (probe, path) in
+        [("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")]
+    {
+        assert_eq!(container[probe]["httpGet"], json!({"path": path, "port": "http"}), "{probe}");
+    }
+    assert!(container["resources"]["limits"]["memory"].is_string());
+    let volumes: BTreeSet<&str> =
+        pod["volumes"].as_array().unwrap().iter().filter_map(|volume| volume["name"].as_str()).collect();
+    let mounts: BTreeSet<&str> = container["volumeMounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|mount| mount["name"].as_str())
+        .collect();
+    assert_eq!(volumes, mounts);
+    let labels = &template["metadata"]["labels"];
+    for (kind, name, path) in [
+        ("Deployment", "ems-bots-console", "/spec/selector/matchLabels"),
+        ("Service", "ems-bots-console", "/spec/selector"),
+        ("Service", "ems-bots-console-metrics", "/spec/selector"),
+        ("PodDisruptionBudget", "ems-bots-console", "/spec/selector/matchLabels"),
+        ("NetworkPolicy", "ems-bots-console", "/spec/podSelector/matchLabels"),
+    ] {
+        let selector = find(&documents, kind, name).pointer(path).unwrap().as_object().unwrap();
+        assert!(!selector.is_empty() && selector.iter().all(|(key, value)| labels[key] == *value), "{kind}");
+    }
+    let operator = &find(&documents, "Deployment", "ems-bots-operator")["spec"]["selector"]["matchLabels"];
+    assert!(operator.as_object().unwrap().iter().any(|(key, value)| labels[key] != *value), "told apart");
+}
+
+#[test]
+fn the_intake_can_be_closed_to_all_but_the_api_server() {
+    let ingress = |settings: &[&str]| {
+        let documents = render(settings);
+        let policy = &find(&documents, "NetworkPolicy", "ems-bots-console")["spec"];
+        let rules = policy["ingress"].as_array().unwrap().clone();
+        rules.into_iter().find(|rule| rule["ports"][0]["port"] == 8443).unwrap()
+    };
+    let open = ingress(&["console.enabled=true", "networkPolicy.enabled=true"]);
+    assert!(open.get("from").is_none(), "{open}");
+    assert_eq!(ingress(EVERYTHING)["from"], json!([{"ipBlock": {"cidr": "10.0.0.10/32"}}]));
+}
+
+#[test]
+fn the_webhook_is_asked_about_bots_and_by_nobody_about_their_status() {
+    let documents = render(&["console.enabled=true"]);
+    let webhooks = find(&documents, "ValidatingWebhookConfiguration", "ems-bots-console")["webhooks"].clone();
+    let webhook = &webhooks[0];
+    assert_eq!(webhooks.as_array().unwrap().len(), 1, "the console says the certificate of exactly one");
+    assert_eq!(webhook["name"], "bots.ems.element.io");
+    assert_eq!(webhook["failurePolicy"], "Ignore");
+    assert_eq!(webhook["sideEffects"], "NoneOnDryRun");
+    assert_eq!(webhook["rules"][0]["resources"], json!(["adminbots", "auditbots"]));
+    assert_eq!(webhook["rules"][0]["operations"], json!(["CREATE", "UPDATE", "DELETE"]));
+    let condition = webhook["matchConditions"][0]["expression"].as_str().unwrap();
+    assert!(condition.contains("system:serviceaccount:ems-bots-system:ems-bots-operator"), "{condition}");
+    assert!(webhook["clientConfig"].get("caBundle").is_none(), "an upgrade must not take it away");
+    let strict = render(&["console.enabled=true", "console.failurePolicy=\"Fail\""]);
+    let strict = find(&strict, "ValidatingWebhookConfiguration", "ems-bots-console");
+    assert_eq!(strict["webhooks"][0]["failurePolicy"], "Fail");
+}
+
+#[test]
+fn the_console_may_read_no_secret_of_a_tenant() {
+    for settings in [&[EVERYTHING], FOREIGN_CERTIFICATE].concat() {
+        let documents = render(settings);
+        let everywhere = rights(find(&documents, "ClusterRole", "ems-bots-console"));
+        assert!(everywhere.keys().all(|(_, resource)| resource != "secrets"));
+        let own = find(&documents, "Role", "ems-bots-console");
+        for rule in own["rules"].as_array().unwrap() {
+            assert!(rule["resourceNames"].is_array(), "{rule}");
+        }
+    }
+    let foreign = render(FOREIGN_CERTIFICATE[0]);
+    assert!(rights(find(&foreign, "Role", "ems-bots-console")).keys().all(|(_, kind)| kind != "secrets"));
+    // It does not have to change its webhook, so it cannot have it asked about Secrets.
+    let everywhere = rights(find(&foreign, "ClusterRole", "ems-bots-console"));
+    assert!(everywhere.keys().all(|(group, _)| group == "ems.element.io"), "{everywhere:?}");
+    let annotations =
+        &find(&foreign, "ValidatingWebhookConfiguration", "ems-bots-console")["metadata"]["annotations"];
+    assert_eq!(annotations["cert-manager.io/inject-ca-from"], "ems-bots-system/ems-bots-console");
+    assert_eq!(
+        find(&foreign, "Certificate", "ems-bots-console")["spec"]["issuerRef"],
+        json!({"name": "one"})
+    );
+}
+
+#[test]
+fn the_consoles_certificate_survives_upgrades_and_another_installation() {
+    let documents = render(EVERYTHING);
+    let secret = find(&documents, "Secret", "ems-bots-console-tls");
+    for part in ["data", "stringData", "type", "immutable"] {
+        assert!(secret.get(part).is_none(), "an upgrade would set {part}");
+    }
+    assert_eq!(secret["metadata"]["annotations"], json!({"helm.sh/resource-policy": "keep"}));
+    for settings in FOREIGN_CERTIFICATE {
+        assert!(render(settings).iter().all(|document| document["kind"] != "Secret"));
+    }
+}
+
+#[test]
+fn the_console_knows_which_secrets_are_its_own() {
+    for settings in [&[EVERYTHING], FOREIGN_CERTIFICATE].concat() {
+        let documents = render(settings);
+        let pod = &find(&documents, "Deployment", "ems-bots-console")["spec"]["template"]["spec"];
+        let volumes = pod["volumes"].as_array().unwrap().iter();
+        let mut used: BTreeSet<&str> =
+            volumes.filter_map(|volume| volume["secret"]["secretName"].as_str()).collect();
+        if documents.iter().any(|document| document["kind"] == "Secret") {
+            used.insert("ems-bots-console-tls");
+        }
+        let said = console_environment(&documents)["EMS_CONSOLE_SECRETS"].clone();
+        assert_eq!(said.as_str().unwrap().split(',').collect::<BTreeSet<_>>(), used);
+    }
+}
+
+/// Whether the webhook is asked, as the API server finds out.
+fn is_asked(condition: &str, user: &str, old: &Value, new: &Value) -> bool {
+    let operation = if old.is_null() { "CREATE" } else { "UPDATE" };
+    let mut context = cel::Context::default();
+    context.add_variable("request", json!({"operation": operation, "userInfo": {"username": user}})).unwrap();
+    context.add_variable("object", new).unwrap();
+    context.add_variable("oldObject", old).unwrap();
+    let value = cel::Program::compile(condition).unwrap().execute(&context).unwrap();
+    value == cel::Value::Bool(true)
+}
+
+#[test]
+fn finalizers_of_the_operator_wait_for_no_console() {
+    let documents = render(&["console.enabled=true", "console.failurePolicy=\"Fail\""]);
+    let webhook = &find(&documents, "ValidatingWebhookConfiguration", "ems-bots-console")["webhooks"][0];
+    let condition = webhook["matchConditions"][0]["expression"].as_str().unwrap();
+    let bot = |suspend: bool, finalizers: &[&str]| json!({"metadata": {"finalizers": finalizers}, "spec": {"suspend": suspend, "rooms": {"deny": ["!a"]}}});
+    let (free, held) = (bot(false, &[]), bot(false, &["ems.element.io/cleanup"]));
+    let operator = "system:serviceaccount:ems-bots-system:ems-bots-operator";
+    for user in [operator, "system:serviceaccount:kube-system:generic-garbage-collector"] {
+        assert!(!is_asked(condition, user, &free, &held), "{user}");
+        assert!(!is_asked(condition, user, &held, &free), "{user}");
+        assert!(is_asked(condition, user, &held, &bot(true, &[])), "{user} does something else");
+        assert!(is_asked(condition, user, &Value::Null, &free), "{user} creates one");
+    }
+    for part in ["labels", "annotations", "ownerReferences"] {
+        let mut marked = free.clone();
+        marked["metadata"][part] =
+            if part == "ownerReferences" { json!([{"uid": "x"}]) } else { json!({"a": "b"}) };
+        assert!(is_asked(condition, operator, &held, &marked), "{part} come along");
+        assert!(is_asked(condition, operator, &marked, &held), "{part} go along");
+        let mut both = held.clone();
+        both["metadata"][part] = marked["metadata"][part].clone();
+        assert!(!is_asked(condition, operator, &marked, &both), "{part} stay as they are");
+        both["metadata"][part] = json!(["another"]);
+        assert!(is_asked(condition, operator, &marked, &both), "{part} change along");
+    }
+    assert!(is_asked(condition, "alice", &held, &free), "she removes the finalizer");
+    assert!(is_asked(condition, "system:serviceaccount:billing:billing", &free, &bot(true, &[])));
 }

@@ -1,162 +1,20 @@
 //! The coverage loop against a homeserver in memory, in tokio's own time.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::time::Duration;
 
-use async_trait::async_trait;
 use ems_bots::{
     coverage::{
-        Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
-        planner::{FUNCTIONAL_MEMBERS, Identity, StepKind},
+        ActOutcome, Control, Hint,
+        planner::{FUNCTIONAL_MEMBERS, StepKind},
     },
-    domain::{Clock, Localpart, RoomId, ServerName, UserId, selection::RoomSelection},
-    homeserver::{
-        HomeserverError, Session,
-        mock::{MockHomeserver, RoomKind},
-    },
+    domain::selection::RoomSelection,
+    homeserver::{HomeserverError, mock::RoomKind},
 };
-use jiff::Timestamp;
 use serde_json::json;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-    time::{Instant, timeout},
+
+use crate::coverage_stage::{
+    Entry, direct_chat, localpart, rooms_of_all_kinds, server, start, start_again, user,
 };
-use tokio_util::sync::CancellationToken;
-
-#[derive(Debug)]
-struct FixedClock;
-
-impl Clock for FixedClock {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_second(1_800_000_000).unwrap()
-    }
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Entry {
-    Intent(Act),
-    Outcome(String, ActOutcome),
-}
-
-/// Remembers what it was told; refuses while told to.
-#[derive(Default)]
-struct Log {
-    entries: Mutex<Vec<Entry>>,
-    refuses: Mutex<bool>,
-}
-
-#[async_trait]
-impl ActLog for Log {
-    async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
-        if *self.refuses.lock().unwrap() {
-            return Err(ActLogError("database is gone".into()));
-        }
-        self.entries.lock().unwrap().push(Entry::Intent(act.clone()));
-        Ok(())
-    }
-
-    async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
-        self.entries.lock().unwrap().push(Entry::Outcome(act.id.clone(), outcome.clone()));
-        Ok(())
-    }
-}
-
-impl Log {
-    fn entries(&self) -> Vec<Entry> {
-        self.entries.lock().unwrap().clone()
-    }
-
-    fn kinds(&self) -> Vec<StepKind> {
-        let kind = |entry: Entry| match entry {
-            Entry::Intent(act) => Some(act.kind),
-            Entry::Outcome(..) => None,
-        };
-        self.entries().into_iter().filter_map(kind).collect()
-    }
-}
-
-struct Bot {
-    user: UserId,
-    log: Arc<Log>,
-    control: watch::Sender<Control>,
-    hints: mpsc::Sender<Hint>,
-    state: watch::Receiver<CoverageState>,
-    cancel: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-fn localpart(text: &str) -> Localpart {
-    Localpart::parse(text).unwrap()
-}
-
-fn server() -> MockHomeserver {
-    MockHomeserver::new(ServerName::parse("here.org").unwrap())
-}
-
-fn user(homeserver: &MockHomeserver, name: &str) -> UserId {
-    homeserver.add_user(&localpart(name), false).user_id
-}
-
-/// Starts the loop of one bot, with an unlimited admin account of its own.
-fn start(homeserver: &MockHomeserver, name: &str, control: Control) -> Bot {
-    let user = user(homeserver, name);
-    let admin: Session = homeserver.add_user(&localpart(&format!("{name}-admin")), true);
-    homeserver.world().users.get_mut(admin.user_id.as_str()).unwrap().unlimited = true;
-    start_again(homeserver, &user, admin, control)
-}
-
-fn start_again(homeserver: &MockHomeserver, bot: &UserId, admin: Session, control: Control) -> Bot {
-    let identity = Identity { bot: bot.clone(), server: ServerName::parse("here.org").unwrap() };
-    let log = Arc::new(Log::default());
-    let settings = RunnerSettings::default();
-    let connect = Arc::new(homeserver.clone());
-    let runner = Runner::new(connect, admin, identity, log.clone(), Arc::new(FixedClock), settings);
-    let (control, wishes) = watch::channel(control);
-    let (hints, hinted) = mpsc::channel(16);
-    let (reports, state) = watch::channel(CoverageState::default());
-    let cancel = CancellationToken::new();
-    let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));
-    Bot { user: bot.clone(), log, control, hints, state, cancel, task }
-}
-
-impl Bot {
-    /// Waits in virtual time; returns how long it took.
-    async fn until(&mut self, what: &str, within: u64, is_so: impl Fn(&CoverageState) -> bool) -> Duration {
-        let started = Instant::now();
-        let met = timeout(Duration::from_secs(within), self.state.wait_for(|state| is_so(state))).await;
-        let in_time = met.is_ok();
-        drop(met);
-        assert!(in_time, "{what}: not within {within} s; state is {:?}", self.state.borrow());
-        started.elapsed()
-    }
-
-    async fn covered(&mut self, rooms: u64, within: u64) -> Duration {
-        self.until("covered", within, |state| state.totals.covered == rooms && state.totals.pending == 0)
-            .await
-    }
-
-    async fn stop(self) {
-        self.cancel.cancel();
-        timeout(Duration::from_secs(20), self.task).await.expect("the loop ends").unwrap();
-    }
-}
-
-const KINDS: [RoomKind; 6] = [
-    RoomKind::Public,
-    RoomKind::Private,
-    RoomKind::Encrypted,
-    RoomKind::Space,
-    RoomKind::Knock,
-    RoomKind::Restricted,
-];
-
-fn rooms_of_all_kinds(homeserver: &MockHomeserver, creator: &UserId) -> Vec<RoomId> {
-    let each = |version| KINDS.map(|kind| homeserver.create_room(creator, version, kind));
-    ["10", "11", "12"].into_iter().flat_map(each).collect()
-}
 
 #[tokio::test(start_paused = true)]
 async fn covers_rooms_of_every_kind_and_version() {
@@ -288,81 +146,6 @@ async fn kicked_comes_back_and_banned_does_not() {
     .await;
     assert_eq!(homeserver.membership(&kicked, &bot.user), "join");
     assert_eq!(homeserver.count("make_room_admin"), asked + 1, "nothing is asked for a banned bot");
-    bot.stop().await;
-}
-
-/// A direct chat as a client makes it: the other person was invited with `is_direct`, then joined.
-fn direct_chat(homeserver: &MockHomeserver, creator: &UserId, other: &UserId) -> RoomId {
-    let room = homeserver.create_room(creator, "11", RoomKind::Encrypted);
-    let invite = json!({ "membership": "invite", "is_direct": true });
-    homeserver.force_state(&room, creator, "m.room.member", other.as_str(), invite);
-    homeserver.force_membership(&room, other, "join");
-    room
-}
-
-#[tokio::test(start_paused = true)]
-async fn both_bots_say_in_a_direct_chat_that_they_are_services() {
-    let homeserver = server();
-    homeserver.set_latency(Duration::from_millis(10));
-    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
-    let direct = direct_chat(&homeserver, &alice, &bob);
-    let small = homeserver.create_room(&alice, "11", RoomKind::Private);
-    homeserver.force_membership(&small, &bob, "join");
-    let mut audit = start(&homeserver, "auditbot", Control::default());
-    let mut admin = start(&homeserver, "adminbot", Control::default());
-    audit.covered(2, 10).await;
-    admin.covered(2, 10).await;
-    // The other bot's write can overwrite one's own; the next look mends that.
-    tokio::time::sleep(Duration::from_secs(20)).await;
-    let content = homeserver.state(&direct, FUNCTIONAL_MEMBERS, "").expect("written");
-    let mut members: Vec<&str> =
-        content["service_members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
-    members.sort_unstable();
-    assert_eq!(members, [admin.user.as_str(), audit.user.as_str()]);
-    assert_eq!(homeserver.state(&small, FUNCTIONAL_MEMBERS, ""), None, "a small room is not a direct chat");
-    audit.stop().await;
-    admin.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_selection_is_obeyed_and_its_changes_take_effect() {
-    let homeserver = server();
-    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
-    let space = homeserver.create_room(&alice, "11", RoomKind::Space);
-    let below = homeserver.create_room(&alice, "11", RoomKind::Private);
-    homeserver.force_state(&space, &alice, "m.space.child", below.as_str(), json!({ "via": ["here.org"] }));
-    let claims = homeserver.create_room(&alice, "11", RoomKind::Private);
-    homeserver.force_state(&claims, &alice, "m.space.parent", space.as_str(), json!({ "via": ["here.org"] }));
-    let direct = direct_chat(&homeserver, &alice, &bob);
-    let denied = homeserver.create_room(&alice, "11", RoomKind::Public);
-    let selection = RoomSelection {
-        direct_messages: false,
-        deny: vec![denied.clone()],
-        exclude_spaces: vec![space.clone()],
-        ..RoomSelection::default()
-    };
-    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
-    bot.covered(1, 5).await;
-    assert_eq!(homeserver.membership(&claims, &bot.user), "join", "a claim to be in a space does not count");
-    for room in [&space, &below, &direct, &denied] {
-        assert_eq!(homeserver.membership(room, &bot.user), "none");
-    }
-    let excluded = bot.state.borrow().totals.excluded.clone();
-    assert_eq!(excluded["excluded_space"], 2);
-    assert_eq!(excluded["direct_message"], 1);
-    assert_eq!(excluded["denied"], 1);
-
-    // An invitation does not change that.
-    homeserver.force_membership(&denied, &bot.user, "invite");
-    bot.hints.send(Hint::Invited(denied.clone())).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(homeserver.membership(&denied, &bot.user), "leave");
-
-    bot.control.send_modify(|control| {
-        control.selection = RoomSelection { deny: vec![claims.clone()], ..RoomSelection::default() };
-    });
-    bot.covered(4, 10).await;
-    assert_eq!(homeserver.membership(&claims, &bot.user), "leave", "what is denied later is left");
     bot.stop().await;
 }
 
@@ -555,22 +338,4 @@ async fn a_revoked_puppet_token_is_renewed_and_the_last_one_is_ended() {
     let sessions = homeserver.world().sessions_of(&user);
     bot.stop().await;
     assert_eq!(homeserver.world().sessions_of(&user), sessions - 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn the_notice_is_posted_once_in_each_room_that_the_bot_joins() {
-    let homeserver = server();
-    let alice = user(&homeserver, "alice");
-    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
-    let selection = RoomSelection { notice: Some("recorded".to_owned()), ..RoomSelection::default() };
-    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
-    bot.covered(1, 5).await;
-    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    let messages = homeserver.world().rooms[&room].messages.clone();
-    assert_eq!(messages.len(), 1);
-    assert_eq!(messages[0].3, json!({ "msgtype": "m.notice", "body": "recorded" }));
-    let kinds = bot.log.kinds();
-    assert_eq!(kinds, [StepKind::MakeAdmin, StepKind::Join, StepKind::PostNotice]);
-    bot.stop().await;
 }

@@ -188,6 +188,11 @@ fn the_secrets_that_examples_need_are_there() {
                 let proxy = &secret["metadata"]["annotations"]["ems.element.io/proxy"];
                 assert_eq!(*proxy, bot["spec"]["worker"]["proxy"]["url"], "{name}");
             }
+            if let Some(place) = secret["metadata"]["annotations"].get("ems.element.io/bucket") {
+                let bucket = &bot["spec"]["media"]["bucket"];
+                let parts = ["endpoint", "name", "prefix"].map(|part| bucket[part].as_str().unwrap());
+                assert_eq!(*place, parts.join("/"), "{name}");
+            }
             used.insert(name);
         }
     }

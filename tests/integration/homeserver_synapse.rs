@@ -303,6 +303,19 @@ async fn acts_of_a_user_carry_its_token_and_nothing_else_does() {
     assert!(!requests[2].headers.contains_key("authorization"));
 }
 
+#[tokio::test]
+async fn uploads_are_told_from_previews_and_a_bridge_has_none() {
+    let unknown = answering(matrix(404, "M_NOT_FOUND", "Unknown user")).await;
+    let inspect = connection(&unknown).inspect(session());
+    assert_eq!(inspect.uploads("@bridge:here.org", 0).await.unwrap().rows, []);
+    let file = |id: &str, page: Option<&str>| json!({"media_id": id, "created_ts": 1, "url_cache": page});
+    let media = json!({"media": [file("a", None), file("b", Some("https://example.org"))], "total": 2});
+    let known = answering(ResponseTemplate::new(200).set_body_json(media)).await;
+    let rows = connection(&known).inspect(session()).uploads("@alice:here.org", 0).await.unwrap().rows;
+    let rows: Vec<_> = rows.iter().map(|row| (row.media.as_str(), row.is_preview)).collect();
+    assert_eq!(rows, [("a", false), ("b", true)]);
+}
+
 #[test]
 fn settings_that_cannot_work_are_refused() {
     let with = |url: &str| Connection::new(&Settings::new(url.parse().unwrap()));

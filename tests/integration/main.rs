@@ -6,7 +6,19 @@ mod alice;
 #[cfg(test)]
 mod chart;
 #[cfg(test)]
+mod console;
+#[cfg(test)]
+mod console_caller;
+#[cfg(test)]
+mod console_forward;
+#[cfg(test)]
+mod console_stage;
+#[cfg(test)]
 mod coverage_runner;
+#[cfg(test)]
+mod coverage_selection;
+#[cfg(test)]
+mod coverage_stage;
 #[cfg(test)]
 mod crd_schema;
 #[cfg(test)]
@@ -14,11 +26,15 @@ mod docs;
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
+mod faulty_store;
+#[cfg(test)]
 mod generated;
 #[cfg(test)]
 mod homeserver_synapse;
 #[cfg(test)]
 mod matrix_fake;
+#[cfg(test)]
+mod media_stage;
 #[cfg(test)]
 mod operator;
 #[cfg(test)]
@@ -32,22 +48,40 @@ mod store_endpoint;
 #[cfg(test)]
 mod store_hostile;
 #[cfg(test)]
+mod store_media;
+#[cfg(test)]
 mod store_roles;
 #[cfg(test)]
 mod store_search;
 #[cfg(test)]
 mod store_state;
 #[cfg(test)]
+mod survey_stage;
+#[cfg(test)]
+mod worker_absence;
+#[cfg(test)]
+mod worker_alive;
+#[cfg(test)]
+mod worker_bucket;
+#[cfg(test)]
 mod worker_ends;
+#[cfg(test)]
+mod worker_failpoints;
 #[cfg(test)]
 mod worker_faults;
 #[cfg(test)]
 mod worker_keys;
 #[cfg(test)]
+mod worker_media;
+#[cfg(test)]
 mod worker_repair;
 #[cfg(test)]
 mod worker_run;
 #[cfg(test)]
+mod worker_scene;
+#[cfg(test)]
 mod worker_session;
 #[cfg(test)]
 mod worker_stage;
+#[cfg(test)]
+mod worker_survey;

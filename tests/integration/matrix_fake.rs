@@ -22,6 +22,8 @@ const LONG_POLL: Duration = Duration::from_millis(50);
 
 /// The status of an answer that never comes.
 pub(crate) const HANGS: u16 = 0;
+/// The status of an answer that is the content of a media.
+const MEDIA: u16 = 1;
 
 /// What a request gets instead of its answer.
 #[derive(Debug, Clone)]
@@ -37,7 +39,15 @@ pub(crate) struct Fault {
     pub(crate) carried_out: bool,
 }
 
-#[derive(Default)]
+/// What the media repository answers with.
+#[derive(Debug, Clone)]
+pub(crate) enum Media {
+    Bytes(Vec<u8>),
+    /// It never ends, and says nothing of its length.
+    Endless,
+}
+
+#[derive(Clone, Default)]
 pub(crate) struct World {
     /// `METHOD path` of every request, percent-decoded.
     pub(crate) requests: Vec<String>,
@@ -59,9 +69,12 @@ pub(crate) struct World {
     pub(crate) joined: Vec<String>,
     /// What /sync answers, by its `since` (empty: none). Without an answer nothing has happened.
     pub(crate) syncs: BTreeMap<String, Value>,
-    /// Pages of the history of any room, by their `from`.
+    /// Pages of the history of any room, by their `from`. Those that end at a token have ` since ` and that in
+    /// their names; what is not there is empty.
     pub(crate) pages: BTreeMap<String, Value>,
-    /// Every `since` of /sync and `from` of /messages, in order.
+    /// What the media repository has, by `server/id`.
+    pub(crate) media: BTreeMap<String, Media>,
+    /// Every `since` of /sync and name of a page, in order.
     pub(crate) asked: Vec<String>,
 }
 
@@ -115,7 +128,10 @@ async fn answer(
     let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
     let token = headers.get("authorization").and_then(|value| value.to_str().ok()).unwrap_or_default();
     let token = token.trim_start_matches("Bearer ").to_owned();
-    let from = query.get("since").or(query.get("from")).cloned().unwrap_or_default();
+    let mut from = query.get("since").or(query.get("from")).cloned().unwrap_or_default();
+    if let Some(to) = query.get("to") {
+        from = format!("{from} since {to}");
+    }
     let idle = path.ends_with("/sync") && !fake.world().syncs.contains_key(&from);
     if idle && query.get("timeout").is_some_and(|timeout| timeout != "0") {
         tokio::time::sleep(LONG_POLL).await;
@@ -141,11 +157,25 @@ async fn answer(
     if status == HANGS {
         return std::future::pending().await;
     }
+    if status == MEDIA {
+        return download(fake.world().media[text.trim_matches('"')].clone());
+    }
     Response::builder()
         .status(StatusCode::from_u16(status).unwrap())
         .header("content-type", "application/json")
         .body(Body::from(text))
         .unwrap()
+}
+
+fn download(media: Media) -> Response<Body> {
+    let body = match media {
+        Media::Bytes(bytes) => Body::from(bytes),
+        Media::Endless => {
+            let part = Bytes::from_static(&[7; 4096]);
+            Body::from_stream(futures::stream::repeat_with(move || Ok::<_, std::io::Error>(part.clone())))
+        }
+    };
+    Response::builder().header("content-type", "application/octet-stream").body(body).unwrap()
 }
 
 impl World {
@@ -209,9 +239,17 @@ impl World {
                 let nothing = json!({"next_batch": if from.is_empty() { "s1" } else { from }});
                 (200, self.syncs.get(from).cloned().unwrap_or(nothing))
             }
+            ("GET", _) if path.contains("media/download/") || path.contains("media/v3/download/") => {
+                let id = path.split("download/").nth(1).unwrap_or_default();
+                if self.media.contains_key(id) { (MEDIA, id.into()) } else { refuse(404, "M_NOT_FOUND") }
+            }
             ("GET", _) if path.starts_with("rooms/") && path.ends_with("/messages") => {
                 self.asked.push(from.to_owned());
-                self.pages.get(from).map_or_else(|| refuse(403, "M_FORBIDDEN"), |page| (200, page.clone()))
+                match self.pages.get(from) {
+                    Some(page) => (200, page.clone()),
+                    None if from.contains(" since ") => (200, json!({"start": from, "chunk": []})),
+                    None => refuse(403, "M_FORBIDDEN"),
+                }
             }
             _ => refuse(404, "M_UNRECOGNIZED"),
         }

@@ -91,6 +91,10 @@ async fn the_writer_adds_records_and_can_neither_change_nor_remove_any() {
         "DELETE FROM head",
         "UPDATE epochs SET epoch = 2",
         "UPDATE trail_key SET source_key = ''",
+        "UPDATE media SET bucket = ''",
+        "DELETE FROM media",
+        "SELECT content FROM media",
+        "UPDATE attachment SET seq = 9",
         "UPDATE _sqlx_migrations SET version = 0",
         "INSERT INTO inbox (writer, counter, body, mac) VALUES ('x', 1, '', '')",
         "CREATE TABLE mine ()",
@@ -110,6 +114,8 @@ async fn the_reader_only_reads_and_not_what_would_unmask_erased_records() {
         "SELECT * FROM inbox",
         "SELECT * FROM cursor",
         "SELECT * FROM pending",
+        "SELECT * FROM attachment",
+        "DELETE FROM media",
         "INSERT INTO source VALUES (gen_random_uuid(), 1)",
         "UPDATE head SET size = 9",
         "DELETE FROM content",
@@ -118,7 +124,7 @@ async fn the_reader_only_reads_and_not_what_would_unmask_erased_records() {
     ] {
         assert_eq!(sqlstate(&mut reader, sql).await.as_deref(), Some(DENIED), "{sql}");
     }
-    assert_eq!(sqlstate(&mut reader, "SELECT * FROM content, envelope, subject, head").await, None);
+    assert_eq!(sqlstate(&mut reader, "SELECT * FROM content, envelope, subject, head, media").await, None);
 }
 
 #[tokio::test]
@@ -132,6 +138,8 @@ async fn the_inbox_role_puts_messages_in_and_sees_nothing() {
         "INSERT INTO inbox (received_at, writer, counter, body, mac) VALUES (now(), 'x', 1, '', '')",
         "SELECT * FROM content",
         "SELECT * FROM head",
+        "SELECT * FROM media",
+        "SELECT * FROM attachment",
         "SELECT * FROM _sqlx_migrations",
         "INSERT INTO content DEFAULT VALUES",
         "CREATE TABLE mine ()",

@@ -1,6 +1,8 @@
 //! How a worker ends: also before it has a session, with what is in the inbox recorded, and once in
 //! every life of its custom resource.
 
+use std::time::Duration;
+
 use ems_bots::{
     domain::record::RecordDraft,
     store::pg::{Role, inbox::PgInbox},
@@ -10,7 +12,7 @@ use crate::{
     matrix_fake::Fault,
     postgres::TestDatabase,
     store_append,
-    worker_session::LOGIN,
+    worker_scene::LOGIN,
     worker_stage::{Running, Stage, until},
 };
 
@@ -28,7 +30,7 @@ async fn until_closed(running: &Running) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_is_suspended_goes_on_and_ends_before_it_has_a_session() {
-    let stage = Stage::set().await;
+    let stage = Stage::first().await;
     let down =
         Fault { on: LOGIN.to_owned(), times: u32::MAX, status: 502, body: "<html>", carried_out: false };
     stage.scene.fake.world().faults.push(down);
@@ -106,4 +108,27 @@ async fn the_inbox_is_emptied_before_the_trail_is_closed() {
     for n in 1..=3 {
         assert_eq!(trail[position(&trail, &format!("export {n}"))].action, "message.sent");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_on_its_way_when_the_deletion_begins_is_recorded_before_it() {
+    let mut stage = Stage::set().await;
+    stage.quiet = Duration::from_secs(4);
+    stage.instructions.send_modify(|told| told.deleting = true);
+    let running = stage.start(None);
+    until("the trail is open", || running.board.get().trail.map(drop).ok_or(())).await;
+    // Much longer than taking an empty inbox takes.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!running.board.get().closed, "the console is given time");
+    inbox(&stage).put(1, &store_append::message("x", "the request to delete it")).await.unwrap();
+    until_closed(&running).await;
+    running.stop().await.unwrap();
+    // A restart does not open it again for what comes later still.
+    inbox(&stage).put(2, &store_append::message("y", "too late")).await.unwrap();
+    let again = stage.start(None);
+    until_closed(&again).await;
+    again.stop().await.unwrap();
+    let trail = stage.trail().await;
+    assert_eq!(trail.last().unwrap().action, "bot.deleted");
+    assert_eq!(position(&trail, "the request to delete it"), trail.len() - 2, "{trail:?}");
 }

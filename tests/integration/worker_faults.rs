@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use ems_bots::{
-    domain::{BotKind, RoomId, record::RecordDraft, worker::Check},
+    domain::{BotKind, Localpart, RoomId, UserId, record::RecordDraft, worker::Check},
+    homeserver::{HomeserverError, mock::RoomKind},
     store::AuditStore as _,
 };
 use serde_json::{Value, json};
@@ -16,6 +17,10 @@ use crate::{
 
 const BAD: &str = "!bad:example.org";
 const LIMITED: &str = r#"{"errcode":"M_LIMIT_EXCEEDED","error":"x","retry_after_ms":700}"#;
+
+/// A homeserver that is away, one behind something that knows no way to it, and one that is busy.
+const FAILURES: [(u16, &str, &str); 3] =
+    [(502, "<html>", "502"), (404, "<html>", "404"), (429, LIMITED, "limits the rate")];
 
 fn fail(stage: &Stage, on: &str, times: u32, status: u16, body: &'static str) {
     let fault = Fault { on: on.to_owned(), times, status, body, carried_out: false };
@@ -43,7 +48,7 @@ async fn until_recording(running: &Running, what: &str, seen: impl Fn(&Check) ->
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sync_that_fails_is_told_and_tried_again() {
-    for (status, body, why) in [(502, "<html>", "502"), (429, LIMITED, "limits the rate")] {
+    for (status, body, why) in FAILURES {
         let stage = Stage::set().await;
         {
             let mut world = stage.scene.fake.world();
@@ -82,7 +87,7 @@ fn with_two_histories(stage: &Stage) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_that_fails_holds_up_neither_news_nor_other_rooms() {
-    for (status, body, why) in [(502, "<html>", "502"), (429, LIMITED, "limits the rate")] {
+    for (status, body, why) in FAILURES {
         let stage = Stage::set().await;
         with_two_histories(&stage);
         fail(&stage, &format!("rooms/{BAD}/messages"), 4, status, body);
@@ -94,7 +99,7 @@ async fn a_history_that_fails_holds_up_neither_news_nor_other_rooms() {
         until_recording(&running, "it says which source waits", |recording| {
             recording.ok == Some(true)
                 && recording.message.contains("rooms: on")
-                && recording.message.contains("history: waits")
+                && recording.message.contains("history: lagging: waits")
                 && recording.message.contains(why)
         })
         .await;
@@ -137,13 +142,53 @@ async fn a_homeserver_that_hangs_holds_up_neither_news_nor_the_end() {
     assert!(texts(&stage).await.contains(&"text b1".to_owned()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_edit_replaces_is_asked_for_again_while_the_homeserver_is_away() {
+    let stage = Stage::set().await;
+    let running = stage.start(None);
+    stage.until_asked("", 1).await;
+    let (creator, homeserver) = (UserId::parse("@alice:example.org").unwrap(), &running.homeserver);
+    homeserver.add_user(&Localpart::parse("alice").unwrap(), false);
+    let room = homeserver.create_room(&creator, "12", RoomKind::Private);
+    let edited = |id: &str, of: &str| {
+        let mut content = text("after");
+        content["m.new_content"] = text("after");
+        content["m.relates_to"] = json!({"rel_type": "m.replace", "event_id": of});
+        message(id, content)
+    };
+    let strange = "$../../strange";
+    for id in ["$old", strange] {
+        let mut original = message(id, text("before"));
+        original["room_id"] = json!(ROOM);
+        homeserver.world().rooms.get_mut(&room).unwrap().events.insert(id.to_owned(), original);
+    }
+    let failures: [fn() -> HomeserverError; 3] = [
+        || HomeserverError::Server { status: 502, what: "an event" },
+        || HomeserverError::Server { status: 500, what: "an event" },
+        || HomeserverError::Unreachable { host: "x".to_owned(), problem: "broken connection".to_owned() },
+    ];
+    for (nth, failure) in (1..).zip(failures) {
+        homeserver.fail("fetch_event", nth, failure);
+    }
+    stage.scene.fake.world().syncs.insert("s1".into(), sync("s2", &[edited("$1", "$old")], None));
+    stage.until_asked("s2", 1).await;
+    // Somebody made this one up, so that something on the way does not like it.
+    homeserver.fail("fetch_event", 1, || HomeserverError::Server { status: 502, what: "an event" });
+    stage.scene.fake.world().syncs.insert("s2".into(), sync("s3", &[edited("$2", strange)], None));
+    stage.until_asked("s3", 1).await;
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    let before = ["$1", "$2"].map(|event| record(&trail, event).changes[0].before.clone());
+    assert_eq!(before, [Some(json!("before")), None]);
+}
+
 fn record<'a>(trail: &'a [RecordDraft], event: &str) -> &'a RecordDraft {
     trail.iter().find(|draft| draft.source_id == format!("matrix:event:{event}")).expect(event)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_after_a_lost_volume_leaves_nothing_out_and_takes_no_ciphertext_for_plain() {
-    let stage = Stage::set().await;
+    let stage = Stage::first().await;
     {
         let mut world = stage.scene.fake.world();
         let (known, gone) = (says(&[("$1", "text 1")]), says(&[("$2", "text 2")]));

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     matrix_fake::{Fault, USER},
-    worker_session::{NEW_BACKUP, Scene, in_time},
+    worker_scene::{NEW_BACKUP, Scene, in_time},
 };
 
 const DEFAULT_KEY: &str = "m.secret_storage.default_key";

@@ -4,7 +4,11 @@
 use ems_bots::{domain::worker::SuspendCapture, store::AuditStore as _, worker::recorder::Stop};
 use serde_json::{Value, json};
 
-use crate::worker_stage::{Fault, Running, Stage, message, sync, text, until};
+use crate::{
+    faulty_store::Fault,
+    worker_scene::in_time,
+    worker_stage::{Running, Stage, message, page, sync, text, until},
+};
 
 fn edit(id: &str, of: &str, body: &str) -> Value {
     let mut content = text(body);
@@ -108,9 +112,10 @@ async fn numbers(stage: &Stage) -> Vec<String> {
     texts
 }
 
+/// Of the conversation, not of what was received since.
 fn pages_asked(stage: &Stage) -> Vec<String> {
     let asked = stage.scene.fake.world().asked.clone();
-    asked.into_iter().filter(|token| token.starts_with('p')).collect()
+    asked.into_iter().filter(|token| token.starts_with('p') && !token.contains(" since ")).collect()
 }
 
 /// Waits until the history is read: sync then waits for news again.
@@ -144,6 +149,35 @@ async fn a_gap_is_read_back_to_the_last_known_event() {
         assert_eq!(numbers(&stage).await, all, "{fault:?}");
         assert_eq!(pages_asked(&stage), pages, "{fault:?}: it ends at the last known event");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_reached_the_homeserver_late_is_recorded_wherever_it_stands_in_the_history() {
+    let number = |n: u32| message(&format!("$m{n}"), text(&format!("message {n}")));
+    let numbered = |numbers: &[u32]| -> Vec<Value> { numbers.iter().map(|n| number(*n)).collect() };
+    let stage = Stage::set().await;
+    {
+        let mut world = stage.scene.fake.world();
+        world.syncs.insert(String::new(), sync("s1", &numbered(&[3, 4]), None));
+        world.syncs.insert("s1".into(), sync("s2", &numbered(&[9, 10]), Some("p2")));
+        // While the servers were cut off from each other, somebody on the other one said 1, 2 and 5.
+        world.pages.insert("p2".into(), page(&numbered(&[8, 7, 6, 5, 4]), "p1"));
+        world.pages.insert("p1".into(), page(&numbered(&[3, 2, 1]), "p0"));
+        world.pages.insert("p2 since s1".into(), page(&numbered(&[8, 7, 6, 5]), "p1"));
+        world.pages.insert("p1 since s1".into(), json!({"start": "x", "chunk": numbered(&[2, 1])}));
+    }
+    let running = stage.start(None);
+    // A look ahead, and the page itself.
+    stage.until_asked("p1 since s1", 2).await;
+    let all: Vec<String> = (1..=10).map(|n: u32| n.to_string()).collect();
+    in_time(async {
+        while numbers(&stage).await != all {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    running.stop().await.unwrap();
+    assert_eq!(pages_asked(&stage), ["p2"], "the conversation is read to the last known event only");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,101 +1,16 @@
 //! The worker's session: first start, interruptions at every step, restarts, a lost volume, what a
 //! person can break, and what a homeserver may refuse.
 
-use std::{future::Future, path::Path, sync::Arc, time::Duration};
-
-use ems_bots::{
-    domain::{Localpart, ServerName, UserId},
-    homeserver::{Connect, mock::MockHomeserver},
-    worker::session::{IdentityFacts, Secrets, SessionError, Sessions, Settings, Trouble},
-};
+use ems_bots::worker::session::{IdentityFacts, SessionError, Trouble};
 use futures::{StreamExt, TryStreamExt};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
-use crate::matrix_fake::{Fake, Fault, PASSWORD, USER};
+use crate::{
+    matrix_fake::{Fault, USER},
+    worker_scene::{LOGIN, NEW_BACKUP, PHRASE, Scene, in_time},
+};
 
-pub(crate) const LOGIN: &str = "POST /_matrix/client/v3/login";
-pub(crate) const NEW_BACKUP: &str = "POST /_matrix/client/v3/room_keys/version";
 const MARK: &str = "io.element.ems-bots.identity";
-pub(crate) const PHRASE: &str = "correct horse battery";
-
-/// Nothing here waits for anything but the loopback: what is not done by then hangs.
-pub(crate) fn in_time<T>(work: impl Future<Output = T>) -> impl Future<Output = T> {
-    let work = Box::pin(work);
-    async { tokio::time::timeout(Duration::from_secs(60), work).await.expect("it hangs") }
-}
-
-/// One bot on one homeserver, with a volume.
-pub(crate) struct Scene {
-    pub(crate) fake: Fake,
-    url: String,
-    volume: TempDir,
-}
-
-impl Scene {
-    pub(crate) async fn new() -> Self {
-        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let (fake, url) = Fake::start().await;
-        Self { fake, url, volume: tempfile::tempdir().unwrap() }
-    }
-
-    /// Another client of the same bot, on a volume of its own.
-    pub(crate) async fn other_client(&self) -> Self {
-        Self { fake: self.fake.clone(), url: self.url.clone(), ..Self::new().await }
-    }
-
-    /// Each start of the process has sessions of its own.
-    pub(crate) fn started(&self) -> Sessions {
-        self.started_with(PHRASE).0
-    }
-
-    pub(crate) fn started_with(&self, phrase: &str) -> (Sessions, MockHomeserver) {
-        let settings = Settings {
-            homeserver: self.url.clone(),
-            ca: None,
-            proxy: None,
-            no_proxy: None,
-            user: UserId::parse(USER).unwrap(),
-            data_dir: self.volume.path().to_owned(),
-            secrets: Secrets {
-                password: PASSWORD.to_owned().into(),
-                phrase: phrase.to_owned().into(),
-                device_prefix: "EMS".to_owned(),
-            },
-            phrase_file: None,
-        };
-        let homeserver = MockHomeserver::new(ServerName::parse("example.org").unwrap());
-        let root = homeserver.add_user(&Localpart::parse("root").unwrap(), true);
-        homeserver.add_user(&Localpart::parse("auditbot").unwrap(), false);
-        homeserver.world().users.get_mut(USER).unwrap().devices = self.fake.devices();
-        (Sessions::new(settings, Arc::from(homeserver.admin(root))), homeserver)
-    }
-
-    pub(crate) fn lose_volume(&self) {
-        empty(self.volume.path());
-    }
-
-    pub(crate) fn account_data(&self, kind: &str) -> Option<Value> {
-        self.fake.world().account_data.get(kind).cloned()
-    }
-
-    fn logins(&self) -> usize {
-        self.fake.count(LOGIN)
-    }
-
-    /// The public keys of the identity that the homeserver shows.
-    fn identity(&self) -> Value {
-        self.fake.world().cross_signing["master_key"]["keys"].clone()
-    }
-}
-
-fn empty(folder: &Path) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) }.unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_start_is_cross_signed_and_backed_up_before_anything_is_synced() {
     in_time(async {

@@ -9,142 +9,37 @@ use std::{
 use async_trait::async_trait;
 use ems_bots::{
     domain::{
-        BotKind, BotName, EventId, Localpart, RoomId, ServerName, SystemClock, UserId,
-        filter::{SearchFilter, StoredRecord},
+        BotKind, BotName, Localpart, ServerName, SystemClock, UserId,
+        filter::SearchFilter,
         record::RecordDraft,
         selection::RoomSelection,
-        trail::TrailPoint,
         worker::{Instructions, SuspendCapture, WorkerReport},
     },
-    homeserver::Connect as _,
-    store::{Appended, AuditReader as _, AuditStore, Batch, InboxItem, PendingPage, StoreError, pg::PgStore},
+    homeserver::{Connect as _, Inspect, mock::MockHomeserver},
+    store::AuditReader as _,
     telemetry::health::Health,
     worker::{
         board::Board,
+        media::{Bucket, BucketSettings},
         metrics::Metrics,
         ports::{NoPresence, ReportError, Reporter},
         recorder::{Recorder, Stop},
-        supervisor::Worker,
+        supervisor::{Pace, Worker},
     },
 };
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    faulty_store::{Fault, FaultyStore, Seen},
     matrix_fake::USER,
     postgres::TestDatabase,
     store_append::ALL,
-    worker_session::{PHRASE, Scene},
+    worker_scene::Scene,
 };
 
 pub(crate) const ROOM: &str = "!room:example.org";
-
-/// What happens to the batch that moves a cursor of Matrix to a value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// The database was not reached, so many times.
-    Unreachable(u32),
-    /// It is written, but the answer is lost.
-    AnswerLost,
-    /// The process is killed before it is written.
-    KilledBefore,
-    /// The process is killed when it is written.
-    KilledAfter,
-}
-
-/// The real store with one fault.
-struct FaultyStore {
-    inner: PgStore,
-    fault: Mutex<Option<(String, Fault)>>,
-    /// Cancelled when the process is to be killed.
-    killed: CancellationToken,
-}
-
-impl FaultyStore {
-    /// The fault that is due at this batch.
-    fn due(&self, batch: &Batch) -> Option<Fault> {
-        let mut fault = self.fault.lock().unwrap();
-        let (value, kind) = fault.clone()?;
-        let of_matrix = |name: &str| name.starts_with("matrix:");
-        batch.cursors.iter().find(|(name, set)| of_matrix(name) && set.contains(&value))?;
-        *fault = match kind {
-            Fault::Unreachable(times) if times > 1 => Some((value, Fault::Unreachable(times - 1))),
-            _ => None,
-        };
-        Some(kind)
-    }
-
-    async fn dies(&self) -> ! {
-        self.killed.cancel();
-        std::future::pending().await
-    }
-}
-
-fn unreachable() -> StoreError {
-    StoreError::Unavailable("a fault of the test".into())
-}
-
-#[async_trait]
-impl AuditStore for FaultyStore {
-    async fn open(&self, promised: Option<&TrailPoint>) -> Result<TrailPoint, StoreError> {
-        self.inner.open(promised).await
-    }
-
-    async fn append(&self, batch: &Batch, recorded_at: Timestamp) -> Result<Appended, StoreError> {
-        match self.due(batch) {
-            None => self.inner.append(batch, recorded_at).await,
-            Some(Fault::Unreachable(_)) => Err(unreachable()),
-            Some(Fault::AnswerLost) => {
-                self.inner.append(batch, recorded_at).await?;
-                Err(unreachable())
-            }
-            Some(Fault::KilledBefore) => self.dies().await,
-            Some(Fault::KilledAfter) => {
-                self.inner.append(batch, recorded_at).await?;
-                self.dies().await
-            }
-        }
-    }
-
-    async fn head(&self) -> Result<TrailPoint, StoreError> {
-        self.inner.head().await
-    }
-
-    async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError> {
-        self.inner.cursor(name).await
-    }
-
-    async fn find_by_source(&self, source_id: &str) -> Result<Option<StoredRecord>, StoreError> {
-        self.inner.find_by_source(source_id).await
-    }
-
-    async fn latest_version(&self, event_id: &EventId) -> Result<Option<StoredRecord>, StoreError> {
-        self.inner.latest_version(event_id).await
-    }
-
-    async fn pending(
-        &self,
-        room: &RoomId,
-        after: Option<i64>,
-        limit: u32,
-    ) -> Result<PendingPage, StoreError> {
-        self.inner.pending(room, after, limit).await
-    }
-
-    async fn pending_rooms(&self) -> Result<Vec<RoomId>, StoreError> {
-        self.inner.pending_rooms().await
-    }
-
-    async fn pending_totals(&self) -> Result<Vec<(String, u64)>, StoreError> {
-        self.inner.pending_totals().await
-    }
-
-    async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError> {
-        self.inner.inbox(limit).await
-    }
-}
 
 /// Takes every report and forgets it: tests read the board.
 struct Silent;
@@ -162,29 +57,57 @@ pub(crate) struct Stage {
     pub(crate) database: TestDatabase,
     pub(crate) instructions: watch::Sender<Instructions>,
     pub(crate) kind: BotKind,
+    /// Set: what the admin API shows is looked at.
+    pub(crate) inspect: Option<Arc<dyn Inspect>>,
+    pub(crate) bucket: Option<BucketSettings>,
+    /// How long the inbox is watched before the trail is closed.
+    pub(crate) quiet: Duration,
     starts: Mutex<u64>,
+}
+
+/// A process of the worker that does not run yet.
+pub(crate) struct Process {
+    pub(crate) worker: Worker,
+    killed: CancellationToken,
+    pub(crate) seen: Arc<Seen>,
+    homeserver: MockHomeserver,
 }
 
 /// A process of the worker.
 pub(crate) struct Running {
+    /// Its admin API.
+    pub(crate) homeserver: MockHomeserver,
     soft: CancellationToken,
     killed: CancellationToken,
     task: JoinHandle<Result<(), Stop>>,
     pub(crate) board: Board,
     pub(crate) health: Health,
+    pub(crate) seen: Arc<Seen>,
 }
 
 impl Stage {
+    /// For a bot that has been at work before.
     pub(crate) async fn set() -> Self {
+        Self::of(Scene::established().await).await
+    }
+
+    /// For a bot that never started.
+    pub(crate) async fn first() -> Self {
+        Self::of(Scene::new().await).await
+    }
+
+    async fn of(scene: Scene) -> Self {
         let instructions = Instructions {
             uid: "first-life".to_owned(),
             generation: 1,
+            mark: String::new(),
             server_name: ServerName::parse("example.org").unwrap(),
             username: Localpart::parse("auditbot").unwrap(),
             display_name: "Audit Bot".to_owned(),
             rooms: RoomSelection::default(),
             suspend: false,
             suspend_capture: SuspendCapture::Skip,
+            media: None,
             coverage_paused: false,
             repair_encryption: None,
             log_filter: String::new(),
@@ -192,50 +115,68 @@ impl Stage {
             promised: None,
         };
         Self {
-            scene: Scene::new().await,
+            scene,
             database: TestDatabase::migrated().await,
             instructions: watch::channel(instructions).0,
             kind: BotKind::Audit,
+            inspect: None,
+            bucket: None,
+            quiet: Duration::ZERO,
             starts: Mutex::new(0),
         }
     }
 
     /// Starts the process; the batch that sets a cursor to something with this in it meets the fault.
     pub(crate) fn start(&self, fault: Option<(&str, Fault)>) -> Running {
+        let Process { worker, killed, homeserver, seen } = self.prepare(fault);
+        let (board, health, soft) = (worker.board.clone(), worker.health.clone(), CancellationToken::new());
+        let task = tokio::spawn(Box::pin(worker.run(soft.clone())));
+        Running { homeserver, soft, killed, task, board, health, seen }
+    }
+
+    /// Makes the process, in the runtime in which it is to run.
+    pub(crate) fn prepare(&self, fault: Option<(&str, Fault)>) -> Process {
         let seed = {
             let mut starts = self.starts.lock().unwrap();
             *starts += 1;
             *starts
         };
-        let (sessions, homeserver) = self.scene.started_with(PHRASE);
+        let (sessions, homeserver) = self.scene.started_with(&self.scene.phrase);
         let admin = homeserver.add_user(&Localpart::parse("operator").unwrap(), true);
-        let (killed, board) = (CancellationToken::new(), Board::new());
+        let (killed, board, sight) = (CancellationToken::new(), Board::new(), Arc::<Seen>::default());
         let store = FaultyStore {
+            seen: sight.clone(),
             inner: self.database.writer_with_inbox(seed),
             fault: Mutex::new(fault.map(|(value, kind)| (value.to_owned(), kind))),
             killed: killed.clone(),
         };
         let metrics = Metrics::new(&prometheus::Registry::new(), Arc::new(SystemClock)).unwrap();
-        let health = Health::default();
+        let admin = Arc::from(homeserver.admin(admin));
         let worker = Worker {
             bot: BotName { namespace: "tenant".into(), name: "auditbot".into(), kind: self.kind },
             user: UserId::parse(USER).unwrap(),
+            operator_version: Some("1.2.3".to_owned()),
             run_id: format!("run-{seed}"),
             sessions: Arc::new(sessions),
-            admin: Arc::from(homeserver.admin(admin)),
+            admin,
             recorder: Recorder::new(Arc::new(store), Arc::new(SystemClock), board.clone(), metrics.clone()),
-            board: board.clone(),
+            board,
             metrics,
-            health: health.clone(),
+            health: Health::default(),
             instructions: self.instructions.subscribe(),
             reporter: Arc::new(Silent),
             presence: Arc::new(NoPresence),
             cover: None,
-            examine_every: Duration::from_mins(10),
+            inspect: self.inspect.clone(),
+            bucket: self.bucket.as_ref().map(|settings| Bucket::new(settings).unwrap()),
+            pace: Pace {
+                examine: Duration::from_mins(10),
+                survey: Duration::from_millis(200),
+                moment: Duration::from_millis(100),
+                quiet: self.quiet,
+            },
         };
-        let soft = CancellationToken::new();
-        let task = tokio::spawn(Box::pin(worker.run(soft.clone())));
-        Running { soft, killed, task, board, health }
+        Process { worker, killed, seen: sight, homeserver }
     }
 
     /// The trail, oldest record first.
@@ -279,6 +220,11 @@ impl Running {
     pub(crate) async fn killed(self) {
         let struck = self.killed.cancelled();
         tokio::time::timeout(Duration::from_secs(30), struck).await.expect("the fault never struck");
+        self.kill().await;
+    }
+
+    /// Ends it now as `kill -9` does.
+    pub(crate) async fn kill(self) {
         self.task.abort();
         assert!(self.task.await.unwrap_err().is_cancelled());
     }

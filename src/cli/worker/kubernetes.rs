@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use async_trait::async_trait;
 use futures::StreamExt as _;
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, DynamicObject};
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -13,7 +13,7 @@ use super::status::status;
 use crate::{
     crd::{Bot, convert::instructions},
     domain::{
-        BotName, Clock, SystemClock,
+        BotName, Clock, SystemClock, revision,
         trail::TrailPoint,
         worker::{Instructions, WorkerReport},
     },
@@ -61,10 +61,15 @@ async fn follow<B: Bot>(
             object = seen.next() => object,
         };
         let Some(object) = object else { return Err("the watch of the custom resource ended") };
-        let last = senders.as_ref().map(|(sender, _)| sender.borrow().clone());
-        let Some((instructions, live)) = read::<B>(&bot, object, kept.clone(), last) else {
+        let Some(object) = object else {
+            tracing::info!(%bot, "the custom resource does not exist");
             continue;
         };
+        let mark = revision::mark(object.data.get("spec"));
+        let last = senders.as_ref().map(|(sender, _)| sender.borrow().clone());
+        let read = typed(object).and_then(|object| read::<B>(&bot, object, kept.clone(), last));
+        let Some((instructions, live)) = read else { continue };
+        let instructions = Instructions { mark, ..instructions };
         match (&senders, live) {
             (Some((sender, live_sender)), live) => {
                 if let Some(live) = live {
@@ -85,29 +90,30 @@ async fn follow<B: Bot>(
     }
 }
 
+/// The object as its type has it, or why it does not fit.
+fn typed<B: Bot>(object: DynamicObject) -> Option<DeserializeGuard<B>> {
+    serde_json::to_value(object).and_then(serde_json::from_value).ok()
+}
+
 /// What cannot be acted on changes nothing: the last good instructions stay. Only that the custom
 /// resource is being deleted is followed nevertheless, or its trail would never be closed.
 fn read<B: Bot>(
     bot: &BotName,
-    object: Option<DeserializeGuard<B>>,
+    object: DeserializeGuard<B>,
     kept: Option<TrailPoint>,
     last: Option<Instructions>,
 ) -> Option<(Instructions, Option<B>)> {
     let (metadata, live) = match object {
-        Some(DeserializeGuard(Ok(object))) => match instructions(&object, kept) {
+        DeserializeGuard(Ok(object)) => match instructions(&object, kept) {
             Ok(instructions) => return Some((instructions, Some(object))),
             Err(error) => {
                 tracing::warn!(%bot, %error, "the custom resource cannot be acted on");
                 (object.meta().clone(), Some(object))
             }
         },
-        Some(DeserializeGuard(Err(error))) => {
+        DeserializeGuard(Err(error)) => {
             tracing::warn!(%bot, %error, "the custom resource does not fit its schema");
             (error.metadata, None)
-        }
-        None => {
-            tracing::info!(%bot, "the custom resource does not exist");
-            return None;
         }
     };
     metadata.deletion_timestamp.as_ref()?;
@@ -163,7 +169,7 @@ mod tests {
     use super::*;
     use crate::{crd::AuditBot, domain::BotKind};
 
-    fn seen(spec: &Value, deleting: bool) -> Option<DeserializeGuard<AuditBot>> {
+    fn seen(spec: &Value, deleting: bool) -> DeserializeGuard<AuditBot> {
         let mut object = json!({
             "apiVersion": "ems.element.io/v1alpha1", "kind": "AuditBot", "spec": spec,
             "metadata": {"name": "b", "namespace": "n", "uid": "life", "generation": 7},
@@ -171,7 +177,7 @@ mod tests {
         if deleting {
             object["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         }
-        Some(serde_json::from_value(object).unwrap())
+        typed(serde_json::from_value(object).unwrap()).unwrap()
     }
 
     fn told(spec: &Value, deleting: bool, last: Option<Instructions>) -> Option<Instructions> {

@@ -28,11 +28,12 @@ use crate::{
         acts::Acts,
         board::Board,
         cover::Cover,
+        media::{Bucket, BucketSettings},
         metrics::Metrics,
         ports::Reporter,
         recorder::{Recorder, Stop},
         session::{self, Secrets, Sessions},
-        supervisor::Worker,
+        supervisor::{Pace, Worker},
     },
 };
 
@@ -60,6 +61,18 @@ pub struct Args {
     /// Hosts that are reached without the proxy, separated by commas.
     #[arg(long, env = "EMS_NO_PROXY")]
     no_proxy: Option<String>,
+    /// S3-compatible service with the bucket for attachments [default: they go into the database].
+    #[arg(long, env = "EMS_MEDIA_BUCKET_ENDPOINT", requires = "media_bucket_name")]
+    media_bucket_endpoint: Option<String>,
+    /// Name of that bucket.
+    #[arg(long, env = "EMS_MEDIA_BUCKET_NAME", requires = "media_bucket_endpoint")]
+    media_bucket_name: Option<String>,
+    /// Region that its requests are signed for.
+    #[arg(long, env = "EMS_MEDIA_BUCKET_REGION", default_value = "us-east-1")]
+    media_bucket_region: String,
+    /// What the names of its objects begin with.
+    #[arg(long, env = "EMS_MEDIA_BUCKET_PREFIX")]
+    media_bucket_prefix: Option<String>,
     /// Folder with the mounted Secrets.
     #[arg(long, env = "EMS_CONFIG_DIR", default_value = "/etc/ems-bots")]
     config_dir: PathBuf,
@@ -73,9 +86,15 @@ pub struct Args {
     /// and log reports instead of writing a status.
     #[arg(long, value_name = "FILE")]
     local: Option<PathBuf>,
+    /// Version of the operator that made this pod, for the trail.
+    #[arg(long, env = "EMS_OPERATOR_VERSION", hide = true)]
+    operator_version: Option<String>,
     /// Seconds between two looks at the bot's identity.
     #[arg(long, env = "EMS_EXAMINE_SECONDS", default_value = "60", hide = true)]
     examine_seconds: u64,
+    /// Longest time in seconds between two looks at what the homeserver tells only who asks.
+    #[arg(long, env = "EMS_SURVEY_SECONDS", default_value = "86400", hide = true)]
+    survey_seconds: u64,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -227,12 +246,14 @@ fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) 
         },
         Arc::clone(&admin),
     ));
+    let bucket = bucket(args, files)?;
     let board = Board::new();
     let store = Arc::new(PgStore::new(
         endpoint(args, files, bot.kind)?,
         WriterOptions { rng: seeded(), inbox_key: Some(files.inbox_key()?) },
     ));
     let recorder = Recorder::new(store, clock.clone(), board.clone(), metrics.clone());
+    let inspect = Arc::from(connection.inspect(admin_session.clone()));
     let acts = Arc::new(Acts::new(bot.clone(), user.clone(), recorder.clone(), soft));
     let cover = Cover {
         connect: Arc::new(connection),
@@ -243,6 +264,7 @@ fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) 
     Ok(Worker {
         bot,
         user,
+        operator_version: args.operator_version.clone(),
         run_id,
         sessions,
         admin,
@@ -254,8 +276,32 @@ fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) 
         reporter,
         presence: acts.clone(),
         cover: Some(cover),
-        examine_every: Duration::from_secs(args.examine_seconds.max(1)),
+        inspect: Some(inspect),
+        bucket,
+        pace: Pace {
+            examine: Duration::from_secs(args.examine_seconds.max(1)),
+            survey: Duration::from_secs(args.survey_seconds.max(1)),
+            ..Pace::default()
+        },
     })
+}
+
+/// The bucket comes from the command line, not from the custom resource: whoever may change that, and
+/// read no Secret, must not have anything sent elsewhere.
+fn bucket(args: &Args, files: &Files) -> anyhow::Result<Option<Bucket>> {
+    let (Some(endpoint), Some(name)) = (&args.media_bucket_endpoint, &args.media_bucket_name) else {
+        return Ok(None);
+    };
+    let settings = BucketSettings {
+        endpoint: endpoint.clone(),
+        name: name.clone(),
+        region: args.media_bucket_region.clone(),
+        prefix: args.media_bucket_prefix.clone(),
+        access_key_id: files.secret("media-bucket/access-key-id")?,
+        secret_access_key: files.secret("media-bucket/secret-access-key")?,
+        ca: files.optional("media-bucket-ca/ca.crt").map(String::into_bytes),
+    };
+    Ok(Some(Bucket::new(&settings)?))
 }
 
 fn endpoint(args: &Args, files: &Files, kind: BotKind) -> anyhow::Result<Endpoint> {

@@ -129,6 +129,25 @@ pub(crate) fn quantity(field: &str, example: &str) -> Rule {
     )
 }
 
+/// A quantity as the worker reads one: without sign, exponent and the units that nothing here is as
+/// small or as large as.
+pub(crate) fn plain_size(field: &str) -> Rule {
+    refuse_unless(
+        "self.matches('^([0-9]{1,9}([.][0-9]{0,9})?|[.][0-9]{1,9})(m|k|M|G|Ki|Mi|Gi)?$')",
+        format!(
+            "{field} must be a number of at most nine digits before and after the point, with k, M, G, Ki, Mi or Gi if need be"
+        ),
+    )
+}
+
+/// A quantity with an upper bound.
+pub(crate) fn at_most(field: &str, most: &str) -> Rule {
+    refuse_unless(
+        format!("!isQuantity(self) || quantity(self).compareTo(quantity('{most}')) <= 0"),
+        format!("{field} can be {most} at most"),
+    )
+}
+
 /// A quantity that may grow only.
 pub(crate) fn only_grows(field: &str) -> Rule {
     refuse_unless(

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::{minimal, with};
+use super::{minimal, refusals, with};
 use crate::{
     crd::{
         AdminApi, AdminBot, AuditBot, Bot,
-        convert::{ConvertError, duration, instructions, selection},
+        convert::{ConvertError, bytes, duration, instructions, selection},
     },
-    domain::{BotKind, trail::TrailPoint, worker::SuspendCapture},
+    domain::{
+        BotKind,
+        trail::TrailPoint,
+        worker::{MediaMode, MediaPolicy, SuspendCapture},
+    },
 };
 
 fn audit(changes: &[(&str, Value)]) -> AuditBot {
@@ -134,6 +138,88 @@ fn durations() {
 }
 
 #[test]
+fn sizes() {
+    for (text, size) in [
+        ("1", 1),
+        ("1500m", 2),
+        ("2k", 2_000),
+        ("50Mi", 50 << 20),
+        ("0.5Ki", 512),
+        (".5Gi", 1 << 29),
+        ("100M", 100_000_000),
+        ("0", 0),
+    ] {
+        assert_eq!(bytes(text), Some(size), "{text}");
+    }
+    for text in ["", ".", "Mi", "x", "1 Mi", "-1", "1e3", "5Ei", "1.2.3", "9999999999999999999999Gi"] {
+        assert_eq!(bytes(text), None, "{text}");
+    }
+}
+
+/// Else the worker would ignore all of the resource.
+#[test]
+fn every_size_that_the_schema_lets_pass_is_understood() {
+    for text in [
+        "1",
+        "1500m",
+        "2k",
+        "50Mi",
+        ".5Mi",
+        "5.",
+        "100M",
+        "0.1Gi",
+        "5e7",
+        "5E7",
+        "50000000u",
+        "5n",
+        "+5Mi",
+        "-5Mi",
+        "1Ti",
+        "0000000005",
+        "1.2.3",
+        ".",
+        "Mi",
+        "",
+        "0",
+        "0m",
+        "much",
+        "1 Mi",
+        "0.0000000001Gi",
+    ] {
+        let object = with(minimal(BotKind::Audit), "/spec/media/maximumSize", json!(text));
+        let passes = refusals(BotKind::Audit, &object, None).is_empty();
+        assert!(!passes || bytes(text).is_some_and(|size| size > 0), "{text:?}");
+        let usual = ["1", "1500m", "2k", "50Mi", "100M", "0.1Gi"];
+        assert!(passes || !usual.contains(&text), "{text:?} is refused");
+    }
+}
+
+#[test]
+fn attachments_are_kept_as_the_resource_says() {
+    let policy = |changes: &[(&str, Value)]| instructions(&audit(changes), None).map(|told| told.media);
+    let of = |mode, maximum_bytes| Ok(Some(MediaPolicy { mode, maximum_bytes, place: None }));
+    assert_eq!(policy(&[]), Ok(None));
+    assert_eq!(policy(&[("/spec/media", json!({}))]), of(MediaMode::Metadata, 50 << 20));
+    let wish = json!({"mode": "Content", "maximumSize": "1Mi"});
+    assert_eq!(policy(&[("/spec/media", wish)]), of(MediaMode::Content, 1 << 20));
+    let bucket = |prefix: Value| {
+        let mut bucket =
+            json!({"endpoint": "https://s3.example.org/", "name": "files", "secretRef": {"name": "a"}});
+        bucket.as_object_mut().unwrap().extend(prefix.as_object().unwrap().clone());
+        policy(&[("/spec/media/bucket", bucket)]).unwrap().unwrap().place
+    };
+    assert_eq!(bucket(json!({})).as_deref(), Some("https://s3.example.org/files"));
+    assert_eq!(bucket(json!({"prefix": "a/b"})).as_deref(), Some("https://s3.example.org/files/a/b"));
+    // Stored under a schema without the bound.
+    let huge = json!({"mode": "Content", "maximumSize": "100Gi"});
+    assert_eq!(policy(&[("/spec/media", huge)]), of(MediaMode::Content, 128 << 20));
+    let refused = policy(&[("/spec/media/maximumSize", json!("much"))]).unwrap_err();
+    assert!(refused.to_string().starts_with("spec.media.maximumSize must be"), "{refused}");
+    let admin: AdminBot = serde_json::from_value(minimal(BotKind::Admin)).unwrap();
+    assert_eq!(instructions(&admin, None).unwrap().media, None);
+}
+
+#[test]
 fn without_a_named_credential_the_default_secret_is_used() {
     let credential = |changes: &[(&str, Value)]| audit(changes).common().homeserver.admin_api();
     let Some(AdminApi::RegistrationSharedSecret(reference)) = credential(&[]) else { panic!() };
@@ -174,13 +260,6 @@ fn fields_that_do_nothing_yet_are_named_when_used() {
     ]);
     assert_eq!(
         bot.fields_without_effect(),
-        [
-            "spec.homeserver.adminApi.mas",
-            "spec.elementWeb",
-            "spec.retention",
-            "spec.media",
-            "spec.search",
-            "spec.policies"
-        ]
+        ["spec.homeserver.adminApi.mas", "spec.elementWeb", "spec.retention", "spec.search", "spec.policies"]
     );
 }

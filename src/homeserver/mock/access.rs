@@ -70,7 +70,7 @@ impl World {
         }
     }
 
-    fn require_admin(&self, session: &Session, what: &'static str) -> Result<()> {
+    pub(super) fn require_admin(&self, session: &Session, what: &'static str) -> Result<()> {
         if !self.admin_api {
             return Err(HomeserverError::NotOffered { what });
         }

@@ -6,6 +6,7 @@
 
 mod access;
 mod faults;
+mod inspect;
 mod room;
 mod user;
 
@@ -20,9 +21,10 @@ use serde_json::{Value, json};
 use self::faults::Faults;
 pub use self::{
     faults::{Outcome, Recorded},
+    inspect::Inspection,
     room::{MockRoom, RoomKind},
 };
-use super::{Account, Admin, Connect, Entry, HomeserverError, Session, User};
+use super::{Account, Admin, Connect, Entry, HomeserverError, Inspect, Session, User};
 use crate::domain::{Localpart, RoomId, ServerName, UserId};
 
 /// An account of the mock.
@@ -62,6 +64,8 @@ pub struct World {
     pub users: BTreeMap<String, MockUser>,
     /// Rooms.
     pub rooms: BTreeMap<RoomId, MockRoom>,
+    /// What it shows to who only looks.
+    pub inspection: Inspection,
     tokens: BTreeMap<String, Token>,
     invites_of: BTreeMap<String, u32>,
     joins_of: BTreeMap<String, u32>,
@@ -86,6 +90,7 @@ impl MockHomeserver {
             admin_api: true,
             users: BTreeMap::new(),
             rooms: BTreeMap::new(),
+            inspection: Inspection::default(),
             tokens: BTreeMap::new(),
             invites_of: BTreeMap::new(),
             joins_of: BTreeMap::new(),
@@ -228,6 +233,10 @@ impl Connect for MockHomeserver {
 
     fn admin(&self, session: Session) -> Box<dyn Admin> {
         Box::new(access::MockAdmin { server: self.clone(), session })
+    }
+
+    fn inspect(&self, session: Session) -> Box<dyn Inspect> {
+        Box::new(inspect::MockInspect { server: self.clone(), session })
     }
 
     fn user(&self, session: Session) -> Box<dyn User> {

@@ -154,7 +154,7 @@ impl SynapseAdmin {
 }
 
 /// `None` for what does not exist.
-fn found<T>(result: Result<T>) -> Result<Option<T>> {
+pub(super) fn found<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(HomeserverError::NotFound { .. }) => Ok(None),
@@ -163,7 +163,7 @@ fn found<T>(result: Result<T>) -> Result<Option<T>> {
 }
 
 /// The rows that can be read: one that a remote server made absurd must not hide the others.
-fn readable<T: for<'de> Deserialize<'de>>(rows: Vec<Value>) -> impl Iterator<Item = T> {
+pub(super) fn readable<T: for<'de> Deserialize<'de>>(rows: Vec<Value>) -> impl Iterator<Item = T> {
     rows.into_iter().filter_map(|row| serde_json::from_value(row).ok())
 }
 

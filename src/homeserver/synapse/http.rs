@@ -140,7 +140,33 @@ impl Http {
 
     /// Sends a call; the answer to any 2xx is its JSON.
     pub(super) async fn send(&self, call: Call<'_>) -> Result<Answer> {
-        let url = self.address(&call)?;
+        let (status, retry_after, body) = self.exchange(&call).await?;
+        self.interpret(&call, answer::Received { status, retry_after, body: &body })
+    }
+
+    /// Sends a call; the answer to any 2xx is its text, byte by byte.
+    pub(super) async fn send_for_text(&self, call: Call<'_>) -> Result<Vec<u8>> {
+        let (status, retry_after, body) = self.exchange(&call).await?;
+        if !(200..300).contains(&status) {
+            self.interpret(&call, answer::Received { status, retry_after, body: &body })?;
+        }
+        Ok(body)
+    }
+
+    fn interpret(&self, call: &Call<'_>, received: answer::Received<'_>) -> Result<Answer> {
+        let question = answer::Question {
+            what: call.what,
+            subject: &call.subject,
+            host: &self.host,
+            had_token: call.token.is_some(),
+        };
+        let secrets = call.secrets.iter().copied().chain(call.token);
+        answer::interpret(&question, received).map_err(|error| answer::scrub(error, secrets))
+    }
+
+    /// Status, how long to wait, and body.
+    async fn exchange(&self, call: &Call<'_>) -> Result<(u16, Option<Duration>, Vec<u8>)> {
+        let url = self.address(call)?;
         let limit = call.timeout.map_or(self.timeout, |long| long.max(self.timeout));
         let mut request = self.client.request(call.method.clone(), url);
         if let Some(token) = call.token {
@@ -156,21 +182,10 @@ impl Http {
             let body = self.read(&mut response, call.limit).await?;
             Ok((status, retry_after, body))
         };
-        let (status, retry_after, body) = match tokio::time::timeout(limit, exchange).await {
-            Ok(result) => result?,
-            Err(_) => return Err(self.broken(format!("no answer to {} within {limit:?}", call.what))),
-        };
-        let secrets = call.secrets.iter().copied().chain(call.token);
-        answer::interpret(
-            &answer::Question {
-                what: call.what,
-                subject: &call.subject,
-                host: &self.host,
-                had_token: call.token.is_some(),
-            },
-            answer::Received { status, retry_after, body: &body },
-        )
-        .map_err(|error| answer::scrub(error, secrets))
+        match tokio::time::timeout(limit, exchange).await {
+            Ok(result) => result,
+            Err(_) => Err(self.broken(format!("no answer to {} within {limit:?}", call.what))),
+        }
     }
 
     /// An answer that was not what a homeserver sends.

@@ -7,6 +7,7 @@ mod admin;
 mod answer;
 mod entry;
 mod http;
+mod inspect;
 mod user;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -15,7 +16,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use self::http::Http;
-use super::{Admin, Connect, Entry, Session, User};
+use super::{Admin, Connect, Entry, Inspect, Session, User};
 use crate::domain::{Clock, SystemClock};
 
 /// How to reach a homeserver.
@@ -94,6 +95,10 @@ impl Connect for Connection {
 
     fn admin(&self, session: Session) -> Box<dyn Admin> {
         Box::new(admin::SynapseAdmin { http: Arc::clone(&self.http), session })
+    }
+
+    fn inspect(&self, session: Session) -> Box<dyn Inspect> {
+        Box::new(inspect::SynapseInspect { http: Arc::clone(&self.http), session })
     }
 
     fn user(&self, session: Session) -> Box<dyn User> {

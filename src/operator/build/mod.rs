@@ -1,5 +1,6 @@
 //! The build step: every object of a bot, made of what was validated. (no client)
 
+pub(super) mod inbox;
 mod network;
 mod pod;
 mod rbac;

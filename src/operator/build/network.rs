@@ -1,6 +1,6 @@
 //! The worker's name in the cluster, and whom it may talk to.
 //!
-//! Homeserver, database, proxy and API server are hosts whose addresses this program does not
+//! Homeserver, database, bucket, proxy and API server are hosts whose addresses this program does not
 //! know, and a network policy knows no names: what can be limited is the ports. Inwards only the
 //! metrics port is open, for whoever scrapes it.
 
@@ -57,6 +57,7 @@ pub(super) fn network_policy(bot: &Validated, workload: &Workload, settings: &Se
     ports.insert(workload.homeserver_port);
     ports.insert(workload.database_port);
     ports.extend(workload.proxy_port);
+    ports.extend(workload.bucket.as_ref().map(|bucket| bucket.port));
     // Most network plugins look at the port of the pod behind a Service, which nothing here names.
     let anybody = std::iter::once(DNS).chain(settings.worker_egress_ports.iter().copied().map(i32::from));
     let dns = anybody.flat_map(|number| [port("TCP", number), port("UDP", number)]).collect();

@@ -15,7 +15,7 @@ use crate::{
     crd::common::{ResourceAmounts, WorkerResources},
     operator::{
         context::Settings,
-        validate::{Validated, Workload},
+        validate::{GivenBucket, Validated, Workload},
     },
 };
 
@@ -78,8 +78,10 @@ pub(super) fn worker(
         failure_threshold: Some(failures),
         ..Probe::default()
     };
+    let base = container("worker", bot, workload, settings, mounts);
     Container {
         args: Some(vec!["worker".to_owned()]),
+        env: Some(base.env.into_iter().flatten().chain(bucket(workload)).collect()),
         ports: Some(vec![ContainerPort {
             name: Some("http".to_owned()),
             container_port: HTTP_PORT,
@@ -89,7 +91,7 @@ pub(super) fn worker(
         startup_probe: Some(probe("/livez", 1, 60)),
         liveness_probe: Some(probe("/livez", 20, 6)),
         readiness_probe: Some(probe("/readyz", 5, 2)),
-        ..container("worker", bot, workload, settings, mounts)
+        ..base
     }
 }
 
@@ -121,15 +123,30 @@ fn environment(bot: &Validated, workload: &Workload) -> Vec<EnvVar> {
         ("EMS_SERVER_NAME", bot.server_name.to_string()),
         ("EMS_HOMESERVER_URL", bot.homeserver_url.to_string()),
         ("EMS_DATABASE_SCHEMA", workload.schema.clone()),
+        // The worker's image may be another one: both versions belong in the trail.
+        ("EMS_OPERATOR_VERSION", env!("CARGO_PKG_VERSION").to_owned()),
     ];
     if let Some(proxy) = &workload.spec.proxy {
         variables.push(("EMS_PROXY_URL", proxy.url.clone()));
         variables.push(("EMS_NO_PROXY", proxy.no_proxy.join(",")));
     }
-    variables
-        .into_iter()
-        .map(|(name, value)| EnvVar { name: name.to_owned(), value: Some(value), value_from: None })
-        .collect()
+    variables.into_iter().map(variable).collect()
+}
+
+fn variable((name, value): (&str, String)) -> EnvVar {
+    EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
+}
+
+/// Where attachments go; from here and not from the custom resource, since here it was checked.
+fn bucket(workload: &Workload) -> Vec<EnvVar> {
+    let Some(GivenBucket { spec, .. }) = &workload.bucket else { return Vec::new() };
+    let mut variables = vec![
+        ("EMS_MEDIA_BUCKET_ENDPOINT", spec.endpoint.clone()),
+        ("EMS_MEDIA_BUCKET_NAME", spec.name.clone()),
+        ("EMS_MEDIA_BUCKET_REGION", spec.region.clone()),
+    ];
+    variables.extend(spec.prefix.clone().map(|prefix| ("EMS_MEDIA_BUCKET_PREFIX", prefix)));
+    variables.into_iter().map(variable).collect()
 }
 
 fn resources(spec: Option<&WorkerResources>) -> ResourceRequirements {

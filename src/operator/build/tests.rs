@@ -42,6 +42,9 @@ fn objects_of_a_bot_with_every_wish() {
         "database": {"caSecretRef": {"name": "database-ca"}, "schema": "trail",
             "writer": {"secretRef": {"name": "writer"}}, "reader": {"secretRef": {"name": "reader"}},
             "eraser": {"secretRef": {"name": "eraser"}}},
+        "media": {"mode": "Content", "bucket": {"endpoint": "https://s3.example.org:9443", "name": "attachments",
+            "region": "eu-central-1", "prefix": "audit/example.org", "secretRef": {"name": "bucket"},
+            "caSecretRef": {"name": "bucket-ca"}}},
         "worker": {
             "resources": {"requests": {"cpu": "1", "memory": "2Gi"}},
             "storage": {"size": "5Gi", "storageClassName": "fast"},
@@ -57,6 +60,8 @@ fn objects_of_a_bot_with_every_wish() {
         writer: role("writer"),
         reader: role("reader"),
         eraser: role("eraser"),
+        bucket: Some(secret("bucket", &["access-key-id=i", "secret-access-key=s"])),
+        bucket_ca: Some(secret("bucket-ca", &["ca.crt=PEM"])),
         ..found()
     };
     snapshots!("everything", built::<AuditBot>(&spec, &found));
@@ -80,6 +85,25 @@ fn the_worker_never_sees_the_owner_of_the_database() {
         !init.volume_mounts.as_ref().unwrap().iter().any(|mount| mount.name == "kubernetes"),
         "the init container has no business with the API server"
     );
+}
+
+#[test]
+fn only_the_worker_knows_the_bucket() {
+    let spec = json!({"media": {"bucket": {"endpoint": "https://s3.example.org:9443", "name": "attachments",
+        "prefix": "audit/example.org", "secretRef": {"name": "bucket"}}}});
+    let bucket = Some(secret("bucket", &["access-key-id=i", "secret-access-key=s"]));
+    let stateful_set = built::<AuditBot>(&spec, &Found { bucket, ..found() }).stateful_set;
+    let pod = stateful_set.spec.unwrap().template.spec.unwrap();
+    let names = |container: &k8s_openapi::api::core::v1::Container| {
+        serde_json::to_string(container).unwrap().matches("media-bucket").count()
+            + serde_json::to_string(container).unwrap().matches("EMS_MEDIA_BUCKET").count()
+    };
+    assert_eq!(
+        names(&pod.containers[0]),
+        6,
+        "a volume at a path, and where, which, in which region, and below what"
+    );
+    assert_eq!(names(&pod.init_containers.unwrap()[0]), 0);
 }
 
 #[test]

@@ -51,6 +51,11 @@ pub(super) fn volumes(bot: &Validated, workload: &Workload) -> Volumes {
     ];
     worker.extend(certificates("homeserver-ca", bot.homeserver_ca.as_ref()));
     worker.extend(certificates("database-ca", workload.database_ca.as_ref()));
+    if let Some(bucket) = &workload.bucket {
+        let keys = ["access-key-id", "secret-access-key"];
+        worker.push(secret("media-bucket", bucket.spec.secret_ref.name.clone(), &keys));
+        worker.extend(certificates("media-bucket-ca", bucket.spec.ca_secret_ref.as_ref()));
+    }
     let mut roles = vec![
         role("writer", workload.writer.as_ref(), bot),
         role("reader", workload.reader.as_ref(), bot),

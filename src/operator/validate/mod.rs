@@ -9,7 +9,7 @@ use kube::ResourceExt as _;
 use secrecy::SecretString;
 use url::Url;
 
-pub use workload::{GivenRole, Workload};
+pub use workload::{GivenBucket, GivenRole, Workload};
 
 use super::{dereference::Found, error::Problem, generated::require, labels, names::Names};
 use crate::{

@@ -86,6 +86,54 @@ fn a_problem_of_the_database_leaves_the_account_alone() {
 }
 
 #[test]
+fn attachments_go_only_where_the_secret_of_the_bucket_says() {
+    let place = |endpoint: &str, name: &str, prefix: Value| {
+        let mut bucket = json!({"endpoint": endpoint, "name": name, "secretRef": {"name": "bucket"}});
+        if !prefix.is_null() {
+            bucket["prefix"] = prefix;
+        }
+        json!({"media": {"bucket": bucket}})
+    };
+    let at = |endpoint: &str| place(endpoint, "attachments", json!("audit/example.org"));
+    let with = |bucket| Found { bucket, ..found() };
+    let keys = || secret("bucket", &["access-key-id=i", "secret-access-key=geheim"]);
+    let good = "https://s3.example.org:9443";
+    let workload = check(&at(good), &with(Some(keys()))).unwrap().workload.unwrap();
+    let bucket = workload.bucket.unwrap();
+    assert_eq!((bucket.port, bucket.spec.name.as_str()), (9443, "attachments"));
+    let mut unannotated = keys();
+    unannotated.metadata.annotations = None;
+    assert!(check(&at(&format!("{good}/")), &with(Some(keys()))).unwrap().workload.is_ok(), "the same place");
+    let prefix = || json!("audit/example.org");
+    for (reason, spec, bucket) in [
+        ("SecretMissing", at(good), None),
+        ("SecretKeyMissing", at(good), Some(secret("bucket", &["access-key-id=i"]))),
+        ("SecretNotForThisBucket", at(good), Some(unannotated)),
+        ("SecretNotForThisBucket", at("https://s3.mallory.example"), Some(keys())),
+        // Others may have buckets of the same service.
+        ("SecretNotForThisBucket", place(good, "mallory", prefix()), Some(keys())),
+        ("SecretNotForThisBucket", place(good, "attachments", json!("mallory")), Some(keys())),
+        ("SecretNotForThisBucket", place(good, "attachments", Value::Null), Some(keys())),
+    ] {
+        let problem = check(&spec, &with(bucket)).unwrap().workload.unwrap_err();
+        assert_eq!(problem.reason, reason, "{spec}: {}", problem.message);
+        assert!(!problem.message.contains("geheim"), "{}", problem.message);
+    }
+    let mut with_ca = at(good);
+    with_ca["media"]["bucket"]["caSecretRef"] = json!({"name": "ca"});
+    let problem = check(&with_ca, &with(Some(keys()))).unwrap().workload.unwrap_err();
+    assert_eq!(problem.reason, "SecretMissing");
+}
+
+#[test]
+fn a_change_of_the_bucket_s_secrets_concerns_the_bot() {
+    let bot = audit_bot(&json!({"media": {"bucket": {"endpoint": "https://s3.example.org:9443",
+        "name": "attachments", "secretRef": {"name": "bucket"}, "caSecretRef": {"name": "bucket-ca"}}}}));
+    let names = crate::operator::dereference::secret_names(&bot);
+    assert!(names.contains(&"bucket".to_owned()) && names.contains(&"bucket-ca".to_owned()), "{names:?}");
+}
+
+#[test]
 fn the_older_claim_wins_and_the_uid_decides_between_equals() {
     let claim = |since: &str, uid: &str| Claim {
         uid: uid.to_owned(),

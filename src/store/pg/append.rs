@@ -10,7 +10,9 @@ use super::{
     continuity::{self, Head, lock_head},
     error::{Refusal, map, refusal},
     insert::{self, Row},
+    media,
     prepare::Prepared,
+    snapshot,
 };
 use crate::{
     domain::{record::event_source_id, trail::TrailPoint},
@@ -89,6 +91,8 @@ pub(super) async fn write(
     }
     let pending = unread(&mut transaction, batch, prepared, &seqs).await?;
     working_state(&mut transaction, batch, pending).await?;
+    media::queue(&mut transaction, batch, &seqs, recorded_at).await?;
+    media::attended(&mut transaction, batch).await?;
     advance(&mut transaction, &head, &after).await?;
     transaction.commit().await?;
     Ok(Written { head: after, seqs })
@@ -239,7 +243,11 @@ async fn working_state(
             .await?;
     }
     if !batch.drained.is_empty() {
-        sqlx::query("DELETE FROM inbox WHERE id = ANY($1)").bind(&batch.drained).execute(connection).await?;
+        sqlx::query("DELETE FROM inbox WHERE id = ANY($1)")
+            .bind(&batch.drained)
+            .execute(&mut *connection)
+            .await?;
     }
+    snapshot::write(connection, &batch.snapshots).await?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 use super::{Endpoint, map};
 use crate::{
-    domain::record::{Actor, Category, Context, Occurred, RecordDraft, Trust},
+    domain::record::{Category, Context, Occurred, RecordDraft},
     store::{InboxItem, StoreError},
     trail::content,
 };
@@ -46,9 +46,12 @@ impl PgInbox {
     /// caller who does not know whether the first time worked repeats it. Another message with the
     /// same counter is another message.
     pub async fn put(&self, counter: i64, draft: &RecordDraft) -> Result<(), StoreError> {
-        let body = content::encode(draft);
-        let mac =
-            mac(&self.key, &self.writer, counter, &body).map(|mac| mac.finalize().into_bytes().to_vec());
+        self.put_encoded(counter, &content::encode(draft)).await
+    }
+
+    /// The same for a record that was encoded before, so that what was kept on the way is the same message.
+    pub async fn put_encoded(&self, counter: i64, body: &[u8]) -> Result<(), StoreError> {
+        let mac = mac(&self.key, &self.writer, counter, body).map(|mac| mac.finalize().into_bytes().to_vec());
         sqlx::query(
             "INSERT INTO inbox (writer, counter, body, mac) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
         )
@@ -114,22 +117,11 @@ fn refused(authentic: bool, id: i64, source_id: &str, body: &[u8]) -> RecordDraf
     } else {
         ("inbox.unauthenticated", "message in the inbox has no valid MAC")
     };
+    // A forger must not be able to use up the source id of an authentic message.
+    let source_id = format!("{action}:{id}:{source_id}");
     RecordDraft {
-        // A forger must not be able to use up the source id of an authentic message.
-        source_id: format!("{action}:{id}:{source_id}"),
-        category: Category::SystemChange,
-        action: action.to_owned(),
-        occurred: Occurred::Unknown,
-        actor: Actor::Unknown,
-        on_behalf_of: None,
         context: Context { reason: Some(reason.to_owned()), ..Context::default() },
-        relations: Vec::new(),
-        changes: Vec::new(),
-        text: None,
         source_raw: Some(hex::encode(body)),
-        plaintext_raw: None,
-        trust: Trust::Plain,
-        undecryptable_reason: None,
-        subjects: Vec::new(),
+        ..RecordDraft::bare(source_id, Category::SystemChange, action, Occurred::Unknown)
     }
 }

@@ -16,9 +16,11 @@ use super::{
 use crate::store::StoreError;
 
 /// Every migration, oldest first. An applied one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 2] = [
+const MIGRATIONS: [(i64, &str, &str); 4] = [
     (1, "trail", include_str!("../../../migrations/0001_trail.sql")),
     (2, "inbox", include_str!("../../../migrations/0002_inbox.sql")),
+    (3, "snapshot", include_str!("../../../migrations/0003_snapshot.sql")),
+    (4, "media", include_str!("../../../migrations/0004_media.sql")),
 ];
 
 /// The schema version that this program needs and makes.
@@ -118,7 +120,7 @@ async fn run(
         )
         .await
         .map_err(map)?;
-    migrator().run_direct(None, &mut *connection, false).await.map_err(migration_error)?;
+    migrator(&MIGRATIONS).run_direct(None, &mut *connection, false).await.map_err(migration_error)?;
     sqlx::query("SELECT grant_rights($1, $2, $3)")
         .bind(roles.name(owner, Role::Writer))
         .bind(roles.name(owner, Role::Reader))
@@ -137,17 +139,17 @@ async fn run(
     Ok(Migrated { from, to: VERSION })
 }
 
-fn migrator() -> Migrator {
-    let migrations = MIGRATIONS.map(|(version, name, sql)| {
-        Migration::new(version, name.into(), MigrationType::Simple, sql.into_sql_str(), false)
+pub(super) fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+    let migrations = migrations.iter().map(|(version, name, sql)| {
+        Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
-    let mut migrator = Migrator::with_migrations(migrations.to_vec());
+    let mut migrator = Migrator::with_migrations(migrations.collect());
     // The driver would lock the whole database; two bots may well migrate in one at the same time.
     migrator.set_locking(false);
     migrator
 }
 
-fn migration_error(error: MigrateError) -> StoreError {
+pub(super) fn migration_error(error: MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => map(error),
         MigrateError::VersionMissing(found) => StoreError::SchemaTooNew { found, known: VERSION },

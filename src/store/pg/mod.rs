@@ -2,7 +2,8 @@
 //!
 //! - [`Endpoint`]: where the database is and how to log in;
 //! - [`migrate::migrate`]: schema, partitions and roles, as the database's owner;
-//! - [`PgStore`]: the writer; [`PgReader`]: the reader; [`inbox::PgInbox`]: the inbox role.
+//! - [`PgStore`]: the writer; [`PgReader`]: the reader; [`inbox::PgInbox`]: the inbox role;
+//! - [`platform::PgPlatform`]: the console's own database.
 
 mod append;
 mod continuity;
@@ -12,12 +13,15 @@ pub mod inbox;
 mod insert;
 pub mod inspect;
 mod lookup;
+mod media;
 pub mod migrate;
 mod names;
+pub mod platform;
 mod pooling;
 mod prepare;
 mod reader;
 mod scram;
+mod snapshot;
 mod writer;
 
 pub use endpoint::{Endpoint, EndpointError, EndpointParts};

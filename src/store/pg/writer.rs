@@ -1,6 +1,9 @@
 //! The writer of a trail.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
@@ -13,12 +16,16 @@ use tokio::sync::{Mutex, OnceCell};
 use super::{
     Endpoint,
     append::{self, Failed, Sequencer, Written},
-    continuity, lookup, map, migrate, pooling,
+    continuity, lookup, map, media, migrate, pooling,
     prepare::{Prepared, SourceKey},
+    snapshot,
 };
 use crate::{
     domain::{EventId, RoomId, filter::StoredRecord, trail::TrailPoint},
-    store::{Appended, AuditStore, Batch, InboxItem, PendingPage, StoreError},
+    store::{
+        Appended, AttachmentTotals, AuditStore, Batch, InboxItem, MediaHash, MediaPlace, PendingPage,
+        QueuedAttachment, StoreError, Turn,
+    },
     trail::envelope::whole_microseconds,
 };
 
@@ -285,7 +292,58 @@ impl AuditStore for PgStore {
         lookup::pending_totals(&self.pool).await
     }
 
+    async fn snapshots(
+        &self,
+        source: &'static str,
+        keys: &[String],
+    ) -> Result<BTreeMap<String, String>, StoreError> {
+        snapshot::read(&self.pool, source, keys).await
+    }
+
+    async fn snapshot_keys(
+        &self,
+        source: &'static str,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<String>, StoreError> {
+        snapshot::keys(&self.pool, source, after, limit).await
+    }
+
     async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError> {
         super::inbox::read(&self.pool, self.inbox_key.as_ref(), limit).await
+    }
+
+    async fn attachments(
+        &self,
+        now: Timestamp,
+        turn: Turn,
+        limit: u32,
+    ) -> Result<Vec<QueuedAttachment>, StoreError> {
+        media::due(&self.pool, now, turn, limit).await
+    }
+
+    async fn next_attachment(&self, now: Timestamp) -> Result<Option<Timestamp>, StoreError> {
+        media::next(&self.pool, now).await
+    }
+
+    async fn attachment_totals(&self, failing: u32) -> Result<AttachmentTotals, StoreError> {
+        media::totals(&self.pool, failing).await
+    }
+
+    async fn postpone_attachment(&self, id: i64, until: Timestamp, failed: bool) -> Result<(), StoreError> {
+        media::postpone(&self.pool, id, until, failed).await
+    }
+
+    async fn has_media(&self, sha256: &MediaHash) -> Result<bool, StoreError> {
+        media::is_kept(&self.pool, sha256).await
+    }
+
+    async fn keep_media(
+        &self,
+        sha256: &MediaHash,
+        size: u64,
+        place: MediaPlace<'_>,
+    ) -> Result<(), StoreError> {
+        within_deadline(media::keep(&self.pool, sha256, size, place)).await
     }
 }

@@ -12,6 +12,7 @@ use crate::{
     store::{Batch, PendingEvent},
     worker::{
         convert::{convert, needs, read},
+        media::Wants,
         ports::Presence,
         recorder::{Recorder, Stop},
     },
@@ -28,6 +29,7 @@ pub(crate) struct Collector<'a> {
     presence: &'a dyn Presence,
     bot: &'a UserId,
     scope: Scope,
+    media: &'a Wants,
     cancel: &'a CancellationToken,
     batch: Batch,
     bytes: usize,
@@ -42,6 +44,7 @@ impl<'a> Collector<'a> {
         presence: &'a dyn Presence,
         bot: &'a UserId,
         scope: Scope,
+        media: &'a Wants,
         cancel: &'a CancellationToken,
     ) -> Self {
         Self {
@@ -50,6 +53,7 @@ impl<'a> Collector<'a> {
             presence,
             bot,
             scope,
+            media,
             cancel,
             batch: Batch::default(),
             bytes: 0,
@@ -73,6 +77,9 @@ impl<'a> Collector<'a> {
         self.note_missing_key(received, room);
         if later && let Some(id) = received.event_id.as_deref().and_then(|id| EventId::parse(id).ok()) {
             self.batch.resolved.push(id);
+        }
+        if self.scope == Scope::Everything {
+            self.batch.attachments.extend(self.media.of(&draft));
         }
         self.push(draft).await
     }

@@ -3,11 +3,17 @@
 //! by page beside sync; a crash repeats a page at most. Spans take turns, and one that cannot be read
 //! waits, longer every time, while the others go on.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use matrix_sdk::{
     Client,
-    ruma::{OwnedRoomId, api::client::message::get_message_events, uint},
+    ruma::{OwnedRoomId, api::client::message::get_message_events},
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -15,7 +21,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::Failure,
+    domain::{Failure, RoomId},
+    homeserver::{HomeserverError, Inspect},
     worker::{
         backoff::Backoff,
         recorder::{Recorder, Stop},
@@ -37,6 +44,36 @@ pub(crate) struct Span {
     pub(crate) from: String,
     /// The newest event that was known before: the span ends there, or where the room begins.
     pub(crate) until: Option<String>,
+    /// Where sync stood before: of the events in the span only those that the homeserver received later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) since: Option<String>,
+}
+
+impl Span {
+    /// What a sync left out between two answers.
+    ///
+    /// A room's history is in the order of its conversation, and sync in that of reception. An event that
+    /// reached the homeserver late, because its server had been cut off, stands in the history before the last
+    /// known event, perhaps by far; what the homeserver fetched itself to close a gap of its own, on the
+    /// other hand, counts as received before everything else. So both are asked for: the conversation
+    /// back to the last known event, and what was received since.
+    pub(crate) fn gap(room: &str, from: &str, until: Option<&str>, since: Option<&str>) -> Vec<Self> {
+        let span = |until: Option<&str>, since: Option<&str>| Self {
+            room: room.to_owned(),
+            from: from.to_owned(),
+            until: until.map(str::to_owned),
+            since: since.map(str::to_owned),
+        };
+        let conversation = span(until, None);
+        // Without a known event all of the room's history is read.
+        let received = until.and(since).map(|since| span(None, Some(since)));
+        std::iter::once(conversation).chain(received).collect()
+    }
+
+    /// It goes back to before the bot came.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.until.is_none() && self.since.is_none()
+    }
 }
 
 /// A span and when it is its turn.
@@ -107,6 +144,11 @@ impl Spans {
         ready.min_by_key(|known| known.turn).map(|known| known.span.clone())
     }
 
+    /// So often in a row it could not be read.
+    pub(crate) fn failures(&self, span: &Span) -> u32 {
+        self.all().find(|known| known.span == *span).map_or(0, |known| known.backoff.failures())
+    }
+
     /// When the first of those that wait is to be tried again.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.all().filter_map(|known| Some(known.failed.as_ref()?.0)).min()
@@ -165,16 +207,77 @@ pub(crate) struct HistoryPage {
     pub(crate) next: Option<String>,
 }
 
-pub(crate) async fn read_page(client: &Client, span: &Span) -> Result<HistoryPage, SessionError> {
-    let room = OwnedRoomId::try_from(span.room.as_str())
-        .map_err(|_| SessionError::Client { problem: "not a room id".to_owned() })?;
-    let mut request = get_message_events::v3::Request::backward(room);
-    request.from = Some(span.from.clone());
-    request.limit = uint!(100);
-    let response = client.send(request).await.map_err(|error| classify_http(&error))?;
-    let events: Vec<_> = response.chunk.into_iter().map(matrix_sdk::ruma::serde::Raw::into_json).collect();
-    let next = response.end.filter(|end| *end != span.from);
-    Ok(HistoryPage { events, next })
+/// Events that are asked for at a time: what is there usually, and another number.
+const PAGE: u16 = 100;
+const OTHER_PAGE: u16 = 137;
+
+/// Reads pages of history.
+pub(crate) struct Reader {
+    pub(crate) client: Client,
+    pub(crate) inspect: Option<Arc<dyn Inspect>>,
+    /// Whether the homeserver has shown an administrator any history.
+    pub(crate) is_offered: Arc<AtomicBool>,
+}
+
+impl Reader {
+    /// Reads the page that a span is at; so often it failed before.
+    pub(crate) async fn page(&self, span: &Span, failures: u32) -> Result<HistoryPage, SessionError> {
+        let page = self.read(span, &span.from, PAGE, failures).await?;
+        let Some(next) = page.next.as_deref().filter(|_| span.since.is_some()) else { return Ok(page) };
+        // Synapse takes a page that ends exactly where the span was received first for its last one, although older
+        // parts of the room may have come late, too (`stream.py`, `is_before_or_eq`). Pages of another size end
+        // elsewhere.
+        let ahead = self.read(span, next, PAGE, failures).await?;
+        if ahead.events.is_empty() && ahead.next.is_none() {
+            return self.read(span, &span.from, OTHER_PAGE, failures).await;
+        }
+        Ok(page)
+    }
+
+    /// As an administrator, who sees what was said before the bot came and while it was away whatever the
+    /// room's history visibility is; where that is not offered, as the bot.
+    async fn read(
+        &self,
+        span: &Span,
+        from: &str,
+        limit: u16,
+        failures: u32,
+    ) -> Result<HistoryPage, SessionError> {
+        let (Some(inspect), Ok(room)) = (&self.inspect, RoomId::parse(span.room.as_str())) else {
+            return self.read_as_bot(span, from, limit).await;
+        };
+        match inspect.history(&room, from, span.since.as_deref(), limit).await {
+            Ok(page) => {
+                self.is_offered.store(true, Ordering::Relaxed);
+                Ok(HistoryPage { events: page.events, next: page.end.filter(|end| end != from) })
+            }
+            // What stands in front of the homeserver may say so for a moment, and the bot sees less.
+            Err(HomeserverError::NotOffered { what })
+                if failures < LASTING || self.is_offered.load(Ordering::Relaxed) =>
+            {
+                Err(HomeserverError::Server { status: 404, what }.into())
+            }
+            Err(
+                HomeserverError::NotOffered { .. }
+                | HomeserverError::NotFound { .. }
+                | HomeserverError::Refused { .. },
+            ) => self.read_as_bot(span, from, limit).await,
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn read_as_bot(&self, span: &Span, from: &str, limit: u16) -> Result<HistoryPage, SessionError> {
+        let room = OwnedRoomId::try_from(span.room.as_str())
+            .map_err(|_| SessionError::Client { problem: "not a room id".to_owned() })?;
+        let mut request = get_message_events::v3::Request::backward(room);
+        request.from = Some(from.to_owned());
+        request.to.clone_from(&span.since);
+        request.limit = limit.into();
+        let response = self.client.send(request).await.map_err(|error| classify_http(&error))?;
+        let events: Vec<_> =
+            response.chunk.into_iter().map(matrix_sdk::ruma::serde::Raw::into_json).collect();
+        Ok(HistoryPage { events, next: response.end.filter(|end| end != from) })
+    }
 }
 
 #[cfg(test)]
@@ -182,7 +285,13 @@ mod tests {
     use super::*;
 
     fn span(room: &str, from: &str) -> Span {
-        Span { room: room.into(), from: from.into(), until: None }
+        Span { room: room.into(), from: from.into(), until: None, since: None }
+    }
+
+    #[test]
+    fn spans_of_an_earlier_version_are_read() {
+        let span: Span = serde_json::from_str(r#"{"room":"!a","from":"t1","until":"$e"}"#).unwrap();
+        assert_eq!((span.until.as_deref(), span.since), (Some("$e"), None));
     }
 
     #[test]

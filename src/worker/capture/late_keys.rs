@@ -24,6 +24,7 @@ use crate::{
     store::PendingEvent,
     worker::{
         backoff::Backoff,
+        media::Wants,
         metrics::Metrics,
         ports::Presence,
         recorder::{Recorder, Stop},
@@ -96,6 +97,7 @@ pub(crate) struct LateKeys {
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) bot: UserId,
     pub(crate) scope: Scope,
+    pub(crate) media: Wants,
     pub(crate) metrics: Metrics,
     pub(crate) rooms: Rooms,
 }
@@ -181,6 +183,7 @@ impl LateKeys {
             self.presence.as_ref(),
             &self.bot,
             self.scope,
+            &self.media,
             cancel,
         );
         let (mut opened, mut after) = (0, None);

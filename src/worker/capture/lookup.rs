@@ -1,23 +1,35 @@
 //! What an edit, a redaction or a state change refers to: in the batch that is being made, in the
 //! trail, or at the homeserver.
 
-use std::sync::Arc;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use matrix_sdk::Client;
+use serde_json::Value;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{received, received::Secrecy};
 use crate::{
     domain::{
-        EventId,
+        EventId, Failure, Retry,
         record::{RecordDraft, Relation, event_source_id, plaintext_source_id},
     },
-    homeserver::Admin,
+    homeserver::{Admin, HomeserverError},
     worker::{
+        backoff::Backoff,
         convert::{Earlier, Need, read},
         recorder::{Recorder, Stop},
     },
 };
+
+/// A homeserver that is away is waited for so long, once: what a record does not say, no later one says.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// So often an event is asked for, if it may be this event only that has no answer.
+const ATTEMPTS: u32 = 3;
 
 /// Answers what [`crate::worker::convert::needs`] asks for.
 #[derive(Clone)]
@@ -25,11 +37,13 @@ pub(crate) struct Lookup {
     recorder: Recorder,
     admin: Arc<dyn Admin>,
     client: Client,
+    /// Since when the homeserver has been away.
+    away: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Lookup {
     pub(crate) fn new(recorder: Recorder, admin: Arc<dyn Admin>, client: Client) -> Self {
-        Self { recorder, admin, client }
+        Self { recorder, admin, client, away: Arc::default() }
     }
 
     /// The answer, as far as there is one. `fresh` are the records of the batch being made.
@@ -79,13 +93,7 @@ impl Lookup {
     /// The admin API keeps the content of a redacted event for some days. Not having it is no
     /// reason to stop: the record then says what is known.
     async fn at_homeserver(&self, target: &str, room: &str) -> Option<Earlier> {
-        let event = match self.admin.fetch_event(target).await {
-            Ok(event) => event?,
-            Err(error) => {
-                tracing::debug!(%error, "cannot fetch an event");
-                return None;
-            }
-        };
+        let event = self.fetch(target).await?;
         // Somebody may refer to an event of another room to have its text copied into this one's trail.
         if event.get("room_id").and_then(|id| id.as_str()).is_some_and(|id| id != room) {
             return None;
@@ -93,7 +101,62 @@ impl Lookup {
         Some(self.decrypted(room, &event).await.unwrap_or(Earlier::Event(event)))
     }
 
-    async fn decrypted(&self, room: &str, event: &serde_json::Value) -> Option<Earlier> {
+    /// The event; a homeserver that does not answer now is asked again.
+    async fn fetch(&self, target: &str) -> Option<Value> {
+        let mut backoff = Backoff::default();
+        loop {
+            let error = match self.admin.fetch_event(target).await {
+                Ok(event) => {
+                    self.is_away(false);
+                    return event;
+                }
+                Err(error) => error,
+            };
+            tracing::debug!(category = error.category(), %error, "cannot fetch an event");
+            let wait = match error {
+                HomeserverError::RateLimited { .. } => backoff.next(error.retry()),
+                _ => backoff.next(Retry::Backoff),
+            };
+            if !is_ordinary(target) || !self.may_pass(&error, backoff.failures()) {
+                return None;
+            }
+            tokio::time::sleep(wait.min(PATIENCE)).await;
+        }
+    }
+
+    /// The homeserver has answered: when it is away again, it is waited for again.
+    pub(crate) fn answered(&self) {
+        self.is_away(false);
+    }
+
+    fn may_pass(&self, error: &HomeserverError, attempts: u32) -> bool {
+        match error {
+            HomeserverError::Server { status: 500, .. } | HomeserverError::NotOffered { .. } => {
+                attempts < ATTEMPTS
+            }
+            HomeserverError::Unreachable { .. }
+            | HomeserverError::Server { .. }
+            | HomeserverError::RateLimited { .. }
+            // Its session is renewed, or mended by a person.
+            | HomeserverError::CredentialRefused { .. }
+            | HomeserverError::NotAdmin
+            | HomeserverError::Locked { .. } => self.is_away(true) < PATIENCE,
+            _ => false,
+        }
+    }
+
+    /// For how long it has been away, now that it is, or is not.
+    fn is_away(&self, away: bool) -> Duration {
+        let mut since = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        if away {
+            since.get_or_insert_with(Instant::now).elapsed()
+        } else {
+            *since = None;
+            Duration::ZERO
+        }
+    }
+
+    async fn decrypted(&self, room: &str, event: &Value) -> Option<Earlier> {
         let room = self.client.get_room(matrix_sdk::ruma::RoomId::parse(room).ok()?.as_ref())?;
         let raw = serde_json::value::to_raw_value(event).ok()?;
         match received::decrypt(&room, &raw, true).await.ok()?.secrecy {
@@ -101,6 +164,13 @@ impl Lookup {
             Secrecy::Plain | Secrecy::Closed(_) => None,
         }
     }
+}
+
+/// As homeservers name events. What else somebody refers to may be what something on the way takes offence at:
+/// nobody can make capture wait with it.
+fn is_ordinary(target: &str) -> bool {
+    let rest = target.strip_prefix('$').unwrap_or_default();
+    !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
 fn came_redacted(draft: &RecordDraft) -> bool {

@@ -1,5 +1,6 @@
 //! Everything that happens in the bot's rooms, into the trail: exactly once, whatever crashes.
 
+mod absence;
 mod ciphertext;
 mod collector;
 mod filter;
@@ -10,7 +11,7 @@ mod received;
 mod senders;
 mod sync;
 
-use std::sync::Arc;
+use std::sync::{Arc, atomic::AtomicBool};
 
 pub(crate) use self::{
     filter::filter as sync_filter,
@@ -19,9 +20,13 @@ pub(crate) use self::{
     senders::Senders,
     sync::{CURSOR, last_event_cursor},
 };
-use super::{board::Board, metrics::Metrics, ports::Presence, recorder::Recorder, session::Session};
+use super::{
+    board::Board, media::Wants, metrics::Metrics, ports::Presence, recorder::Recorder, session::Session,
+    sources::Sources,
+};
 use crate::{
     domain::{BotKind, BotName, UserId},
+    homeserver::Inspect,
     telemetry::health::Health,
 };
 
@@ -42,7 +47,7 @@ impl Scope {
         }
     }
 
-    fn description(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Self::Everything => "records everything in the bot's rooms",
             Self::OwnActs => "records administrative acts",
@@ -61,12 +66,17 @@ pub(crate) struct Capture {
     pub(crate) senders: Senders,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) board: Board,
+    pub(crate) sources: Sources,
+    pub(crate) inspect: Option<Arc<dyn Inspect>>,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) late_keys: Rooms,
+    pub(crate) media: Wants,
     /// Rung when the account data shows a change of the identity.
     pub(crate) bell: Arc<tokio::sync::Notify>,
     spans: history::Spans,
+    /// The homeserver has shown an administrator a room's history.
+    history_is_offered: Arc<AtomicBool>,
     /// The last sync was recorded.
     synced: bool,
 }
@@ -81,9 +91,12 @@ pub(crate) struct Parts {
     pub(crate) senders: Senders,
     pub(crate) presence: Arc<dyn Presence>,
     pub(crate) board: Board,
+    pub(crate) sources: Sources,
+    pub(crate) inspect: Option<Arc<dyn Inspect>>,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) late_keys: Rooms,
+    pub(crate) media: Wants,
     /// Rung when the account data shows a change of the identity.
     pub(crate) bell: Arc<tokio::sync::Notify>,
 }
@@ -99,9 +112,12 @@ impl Capture {
             senders,
             presence,
             board,
+            sources,
+            inspect,
             health,
             metrics,
             late_keys,
+            media,
             bell,
         } = parts;
         let scope = Scope::of(bot_name.kind);
@@ -116,11 +132,15 @@ impl Capture {
             senders,
             presence,
             board,
+            sources,
+            inspect,
             health,
             metrics,
             late_keys,
+            media,
             bell,
             spans,
+            history_is_offered: Arc::default(),
             synced: false,
         }
     }

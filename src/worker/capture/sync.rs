@@ -17,19 +17,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use super::{
-    Capture, ciphertext,
+    Capture, Scope,
+    absence::{self, Attendance, Step, Told},
+    ciphertext,
     collector::Collector,
     filter::{LONG_POLL, filter},
-    history::{HistoryPage, Span, Spans, read_page},
+    history::{HistoryPage, Reader, Span, Spans},
     received::{Received, decrypt},
 };
 use crate::{
-    domain::{Failure, RoomId, worker::Check},
+    domain::{Failure, RoomId},
     worker::{
         backoff::Backoff,
         recorder::Stop,
         records,
         session::{SessionError, classify},
+        sources::{Source, Standing},
     },
 };
 
@@ -92,6 +95,7 @@ impl Capture {
                             self.absorb(response, since.as_deref(), cancel).await?;
                             since = Some(next);
                             self.synced = true;
+                            self.lookup.answered();
                             backoff.reset();
                             Duration::ZERO
                         }
@@ -143,9 +147,14 @@ impl Capture {
 
     /// Asks for a page of what sync left out.
     fn read(&self, span: Span) -> impl Future<Output = (Span, Result<HistoryPage, SessionError>)> + use<> {
-        let client = self.session.client.clone();
+        let reader = Reader {
+            client: self.session.client.clone(),
+            inspect: self.inspect.clone(),
+            is_offered: self.history_is_offered.clone(),
+        };
+        let failures = self.spans.failures(&span);
         async move {
-            let page = read_page(&client, &span).await;
+            let page = reader.page(&span, failures).await;
             (span, page)
         }
     }
@@ -172,7 +181,9 @@ impl Capture {
         let (recorder, lookup, presence) =
             (self.recorder.clone(), self.lookup.clone(), self.presence.clone());
         let bot = self.bot.clone();
-        let mut collector = Collector::new(&recorder, &lookup, presence.as_ref(), &bot, self.scope, cancel);
+        let media = self.media.clone();
+        let mut collector =
+            Collector::new(&recorder, &lookup, presence.as_ref(), &bot, self.scope, &media, cancel);
         let joined =
             response.rooms.joined.into_iter().map(|(room, update)| (room, update.state, update.timeline));
         let left =
@@ -180,22 +191,30 @@ impl Capture {
         let mut cursors = Vec::new();
         for (room, state, timeline) in joined.chain(left) {
             let (State::Before(state) | State::After(state)) = state;
+            let mut told = Told::default();
             for event in state {
-                collector.take(&Received::plain(room.as_str(), event.into_json().as_ref()), false).await?;
+                let received = Received::plain(room.as_str(), event.into_json().as_ref());
+                told.state(&received.raw, self.bot.as_str());
+                collector.take(&received, false).await?;
             }
             let newest = timeline.events.iter().rev().find_map(TimelineEvent::event_id);
             for event in &timeline.events {
                 let cipher = event.event_id().and_then(|id| ciphertexts.remove(&id));
                 let received = Received::from_timeline(room.as_str(), event, cipher);
+                told.timeline(&received.raw, self.bot.as_str());
                 let received = self.judge(received, cancel).await?;
                 collector.take(&received, false).await?;
+            }
+            if self.scope == Scope::Everything {
+                cursors.extend(self.note_absence(&mut collector, room.as_str(), told, cancel).await?);
             }
             let last = last_event_cursor(room.as_str());
             if timeline.limited
                 && let Some(from) = timeline.prev_batch
             {
                 let until = recorder.cursor(&last, cancel).await?;
-                cursors.push(self.spans.add(Span { room: room.to_string(), from, until }));
+                let gap = Span::gap(room.as_str(), &from, until.as_deref(), since);
+                cursors.extend(gap.into_iter().map(|span| self.spans.add(span)));
             }
             cursors.extend(newest.map(|newest| (last, newest.to_string())));
         }
@@ -207,6 +226,35 @@ impl Capture {
         self.metrics.synced(recorder.clock().now());
         self.late_keys.retry(collector.incomplete);
         Ok(())
+    }
+
+    /// Records from when to when the bot was not in a room that it is in now.
+    async fn note_absence(
+        &self,
+        collector: &mut Collector<'_>,
+        room: &str,
+        told: Told,
+        cancel: &CancellationToken,
+    ) -> Result<Option<(String, String)>, Stop> {
+        let (created, steps) = (told.created, told.steps());
+        if steps.is_empty() {
+            return Ok(None);
+        }
+        let name = absence::cursor_name(room);
+        let known = self.recorder.cursor(&name, cancel).await?;
+        let mut attendance = Attendance::of(known.as_deref());
+        for step in steps {
+            match step {
+                Step::Left { absence, .. } => attendance = Attendance::Away(absence),
+                Step::Joined { come: false, .. } if attendance == Attendance::Here => {}
+                Step::Joined { at_ms, event, .. } => {
+                    let draft = records::absent(&self.bot_name, &event, self.recorder.clock().now());
+                    collector.push(absence::complete(draft, room, &attendance, created, at_ms)).await?;
+                    attendance = Attendance::Here;
+                }
+            }
+        }
+        Ok(Some((name, attendance.text())))
     }
 
     async fn judge(&self, received: Received, cancel: &CancellationToken) -> Result<Received, Stop> {
@@ -237,12 +285,14 @@ impl Capture {
         let (recorder, lookup, presence) =
             (self.recorder.clone(), self.lookup.clone(), self.presence.clone());
         let bot = self.bot.clone();
-        let mut collector = Collector::new(&recorder, &lookup, presence.as_ref(), &bot, self.scope, cancel);
+        let media = self.media.clone();
+        let mut collector =
+            Collector::new(&recorder, &lookup, presence.as_ref(), &bot, self.scope, &media, cancel);
         let mut reached = false;
         self.metrics.backfilled(page.events.len());
         for event in &page.events {
             let received = match &room {
-                Some(room) => match decrypt(room, event, span.until.is_none()).await {
+                Some(room) => match decrypt(room, event, span.is_whole()).await {
                     Ok(received) => self.judge(received, cancel).await?,
                     Err(error) => {
                         self.postpone(span, &error);
@@ -282,15 +332,19 @@ impl Capture {
             return;
         }
         let history = match (self.spans.trouble(), self.spans.len()) {
-            (Some(trouble), _) => format!("history: waits in some rooms: {trouble}"),
+            (Some(trouble), _) => Standing::Lagging(format!("waits in some rooms: {trouble}")),
             // The history of a new room is read in a moment; that is no news.
-            (None, 0..=20) => "history: on".to_owned(),
-            (None, _) => "history: much is still to be read".to_owned(),
+            (None, 0..=20) => Standing::On,
+            (None, many) => {
+                // Rounded: the condition is not written with every page.
+                let many = 10_usize.pow(many.ilog10());
+                Standing::Lagging(format!("more than {many} spans of rooms are still to be read"))
+            }
         };
-        let late_keys =
-            self.late_keys.trouble().map_or_else(|| "on".to_owned(), |trouble| format!("off: {trouble}"));
-        let message = format!("{}; rooms: on; late keys: {late_keys}; {history}", self.scope.description());
-        self.board.set(|report| report.recording = Check::ok("Recording", message));
+        let late_keys = self.late_keys.trouble().map_or(Standing::On, Standing::Lagging);
+        self.sources.set(Source::History, history);
+        self.sources.set(Source::LateKeys, late_keys);
+        self.sources.set(Source::Rooms, Standing::On);
         self.health.ready("sync");
     }
 
@@ -298,12 +352,10 @@ impl Capture {
         self.metrics.sync_error(error.category());
         tracing::warn!(category = error.category(), %error, "sync");
         let check = error.check();
-        self.board.set(|report| {
-            report.recording = Check::failed("SyncFailing", format!("rooms: off: {}", check.message));
-            if error.ends_session() {
-                report.encryption = check;
-            }
-        });
+        self.sources.set(Source::Rooms, Standing::Lagging(check.message.clone()));
+        if error.ends_session() {
+            self.board.set(|report| report.encryption = check);
+        }
         self.synced = false;
     }
 }

@@ -3,7 +3,6 @@
 
 mod body;
 mod call;
-mod diff;
 mod draft;
 mod integration;
 mod lenient;
@@ -24,11 +23,11 @@ pub(crate) mod vocabulary;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-pub(crate) use self::diff::diff;
 use self::{
     draft::Draft,
     lenient::{Fields, str_at},
 };
+pub(crate) use crate::domain::diff::{self, diff};
 use crate::domain::record::{Actor, RecordDraft, Trust};
 
 /// The plaintext of an encrypted event.

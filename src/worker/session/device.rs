@@ -7,7 +7,7 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use matrix_sdk::{
-    Client, HttpError, SessionMeta, SessionTokens,
+    Client, HttpError, SessionMeta, SessionTokens, SqliteStoreConfig,
     authentication::matrix::MatrixSession,
     config::{RequestConfig, SyncSettings, SyncToken},
     cross_process_lock::CrossProcessLockConfig,
@@ -49,12 +49,13 @@ pub(super) fn folder(settings: &Settings, number: u32) -> PathBuf {
 pub(super) async fn build(settings: &Settings, number: u32) -> Result<Client, SessionError> {
     let folder = folder(settings, number);
     std::fs::create_dir_all(&folder).map_err(|error| volume("cannot make a folder", &error))?;
+    let store = SqliteStoreConfig::new(&folder).key(Some(&store_key(settings)?));
     Client::builder()
         .homeserver_url(&settings.homeserver)
         .respect_login_well_known(false)
         .http_client(http_client(settings)?)
         .request_config(RequestConfig::new().disable_retry().timeout(Duration::from_secs(30)))
-        .sqlite_store(&folder, Some(&store_passphrase(settings)))
+        .sqlite_store_with_config_and_cache_path(store, None::<&Path>)
         .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
         .with_encryption_settings(encryption_settings())
         // The bot reads; it must not hand the history of a room to whoever is invited to it.
@@ -75,8 +76,8 @@ pub(super) fn encryption_settings() -> EncryptionSettings {
     }
 }
 
-fn http_client(settings: &Settings) -> Result<reqwest::Client, SessionError> {
-    let unusable = |what: &str| SessionError::Volume { problem: format!("{what} cannot be used") };
+pub(super) fn http_client(settings: &Settings) -> Result<reqwest::Client, SessionError> {
+    let unusable = |what: &str| SessionError::Client { problem: format!("{what} cannot be used") };
     let mut builder = reqwest::Client::builder()
         .user_agent(concat!("ems-bots/", env!("CARGO_PKG_VERSION")))
         .redirect(reqwest::redirect::Policy::none())
@@ -96,14 +97,15 @@ fn http_client(settings: &Settings) -> Result<reqwest::Client, SessionError> {
     builder.build().map_err(|_| SessionError::Client { problem: "no TLS".to_owned() })
 }
 
-/// The store is useless without the account Secret.
-pub(super) fn store_passphrase(settings: &Settings) -> String {
+/// The store is useless without the account Secret, whose password is random: deriving a key from it need not be
+/// slow, as it would have to be for a password that a person chose.
+pub(super) fn store_key(settings: &Settings) -> Result<[u8; 32], SessionError> {
     let key = settings.secrets.password.expose_secret().as_bytes();
-    // HMAC takes keys of any length.
-    let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(key) else { return String::new() };
-    mac.update(b"ems-bots store passphrase 1\0");
+    let mac = Hmac::<Sha256>::new_from_slice(key);
+    let mut mac = mac.map_err(|_| SessionError::Incomplete { problem: "password" })?;
+    mac.update(b"ems-bots store key 1\0");
     mac.update(settings.user.as_str().as_bytes());
-    hex::encode(mac.finalize().into_bytes())
+    Ok(mac.finalize().into_bytes().into())
 }
 
 /// Logs in as a new device and keeps the token in its store.
@@ -254,7 +256,7 @@ pub(super) async fn take_over_keys(
     let device = DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?;
     let old = open(settings, number, &device).await?;
     let export = settings.data_dir.join("keys.export");
-    let passphrase = SecretString::from(store_passphrase(settings));
+    let passphrase = SecretString::from(hex::encode(store_key(settings)?));
     let exported =
         old.encryption().export_room_keys(export.clone(), passphrase.expose_secret(), |_| true).await;
     exported.map_err(|error| classify(&error))?;

@@ -7,6 +7,7 @@ use matrix_sdk::{
     encryption::{recovery::RecoveryError, secret_storage::SecretStorageError},
     ruma::api::error::{ErrorKind, FromHttpResponseError, RetryAfter},
 };
+use matrix_sdk_crypto::{MegolmError, OlmError};
 
 use crate::domain::{Failure, Retry, worker::Check};
 
@@ -19,7 +20,7 @@ pub enum SessionError {
         /// What happened, without the URL.
         problem: String,
     },
-    /// 5xx.
+    /// 5xx, or anything that is not an error of Matrix.
     #[error("homeserver answered {status}")]
     Server {
         /// HTTP status.
@@ -106,6 +107,8 @@ impl Failure for SessionError {
             | Self::Server { .. }
             | Self::Incomplete { .. }
             | Self::Client { .. }
+            // Space is made, or a backup brought back, without a word to the worker.
+            | Self::Volume { .. }
             // The operator unlocks the account of a bot that is resumed, at about the same time.
             | Self::Locked => Retry::Backoff,
             Self::RateLimited { retry_after } => retry_after.map_or(Retry::Backoff, Retry::After),
@@ -115,8 +118,7 @@ impl Failure for SessionError {
             | Self::PasswordRefused
             | Self::Deactivated
             | Self::DeviceRemoved
-            | Self::Refused { .. }
-            | Self::Volume { .. } => Retry::After(Duration::from_mins(5)),
+            | Self::Refused { .. } => Retry::After(Duration::from_mins(5)),
             Self::Admin(error) => error.retry(),
             Self::Trail(error) => error.retry(),
         }
@@ -162,7 +164,10 @@ impl SessionError {
             Self::Incomplete { .. } | Self::Client { .. } => {
                 ("ClientFailing", "the worker tries again by itself")
             }
-            Self::Volume { .. } => ("VolumeUnusable", "check the PersistentVolumeClaim of the worker"),
+            Self::Volume { .. } => (
+                "VolumeUnusable",
+                "check the PersistentVolumeClaim of the worker: whether it is full, or what is on it is damaged. The worker tries again by itself and throws nothing away",
+            ),
             Self::Admin(_) => ("AdminApiFailing", "see the condition AccountReady"),
             Self::Trail(_) => ("WaitingForDatabase", "see the condition DatabaseReady"),
         };
@@ -175,7 +180,14 @@ pub fn classify(error: &matrix_sdk::Error) -> SessionError {
     match error {
         matrix_sdk::Error::Http(error) => classify_http(error),
         matrix_sdk::Error::Io(error) => SessionError::Volume { problem: error.kind().to_string() },
-        matrix_sdk::Error::CryptoStoreError(_) | matrix_sdk::Error::StateStore(_) => {
+        matrix_sdk::Error::CryptoStoreError(_)
+        | matrix_sdk::Error::StateStore(_)
+        | matrix_sdk::Error::EventCacheStore(_)
+        | matrix_sdk::Error::MediaStore(_) => SessionError::Volume { problem: shorten(error) },
+        matrix_sdk::Error::OlmError(inner) if matches!(**inner, OlmError::Store(_)) => {
+            SessionError::Volume { problem: shorten(error) }
+        }
+        matrix_sdk::Error::MegolmError(inner) if matches!(**inner, MegolmError::Store(_)) => {
             SessionError::Volume { problem: shorten(error) }
         }
         other => SessionError::Client { problem: shorten(other) },
@@ -197,11 +209,11 @@ pub fn classify_http(error: &HttpError) -> SessionError {
                 }),
             },
             _ if status == 429 => SessionError::RateLimited { retry_after: None },
-            _ if status >= 500 => SessionError::Server { status },
-            kind => SessionError::Refused {
-                status,
-                errcode: kind.map_or_else(|| "unknown".to_owned(), |kind| kind.errcode().to_string()),
-            },
+            Some(kind) if status < 500 => {
+                SessionError::Refused { status, errcode: kind.errcode().to_string() }
+            }
+            // Or no error of Matrix: something in front of the homeserver said it.
+            _ => SessionError::Server { status },
         };
     }
     match error {

@@ -84,6 +84,11 @@ impl Sessions {
         Self { settings, admin }
     }
 
+    /// A client that reaches the homeserver as that of the session does.
+    pub(crate) fn http_client(&self) -> Result<reqwest::Client, SessionError> {
+        device::http_client(&self.settings)
+    }
+
     /// The settings that it works with.
     pub fn settings(&self) -> &Settings {
         &self.settings

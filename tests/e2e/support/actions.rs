@@ -124,24 +124,28 @@ pub async fn kill(pods: &Api<Pod>, name: &str) {
     done.unwrap_or_else(|error| panic!("delete pod {name}: {error}"));
 }
 
-/// The operator's pods.
+/// The pods of operator and console.
 pub fn operator_pods(client: &kube::Client) -> Api<Pod> {
     Api::namespaced(client.clone(), &system_namespace())
 }
 
+/// The operator's pods.
+pub async fn operators(client: &kube::Client) -> Vec<Pod> {
+    let wanted = ListParams::default().labels("app.kubernetes.io/component=operator");
+    operator_pods(client).list(&wanted).await.unwrap().items
+}
+
 /// Ends every pod of the operator without warning; returns at once.
 pub async fn kill_operator(client: &kube::Client) {
-    let pods = operator_pods(client);
-    for pod in pods.list(&ListParams::default()).await.unwrap() {
-        kill(&pods, &pod.metadata.name.unwrap()).await;
+    for pod in operators(client).await {
+        kill(&operator_pods(client), &pod.metadata.name.unwrap()).await;
     }
 }
 
 /// Waits until both replicas of the operator are ready.
 pub async fn wait_operator(client: &kube::Client) {
     eventually("the operator's two pods", Duration::from_mins(2), || async {
-        let pods = operator_pods(client).list(&ListParams::default()).await.unwrap();
-        let ready = pods.items.iter().filter(|pod| is_ready(pod)).count();
+        let ready = operators(client).await.iter().filter(|pod| is_ready(pod)).count();
         if ready >= 2 { Ok(()) } else { Err(format!("{ready} ready")) }
     })
     .await;

@@ -10,7 +10,7 @@ use kube::{
 use super::{Tenant, services::dev, tenant::system_namespace};
 
 /// Keys whose values are no secrets: names and addresses.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 13] = [
     "username",
     "user",
     "user-id",
@@ -19,6 +19,7 @@ const NAMES: [&str; 12] = [
     "dbname",
     "device-prefix",
     "ca.crt",
+    "schema",
     "writer-username",
     "reader-username",
     "inbox-username",

@@ -36,6 +36,8 @@ pub struct LocalWorker {
     pub database: String,
     owner: Endpoint,
     process: Option<Child>,
+    /// Where it finds its homeserver, if not directly.
+    way: Option<String>,
 }
 
 fn write(folder: &TempDir, name: &str, text: &str) {
@@ -85,9 +87,21 @@ impl LocalWorker {
             folder,
             owner,
             process: None,
+            way: None,
         };
         worker.instruct(synapse, &json!({}), &json!({}));
         worker
+    }
+
+    /// Has it reach its homeserver and its database by these ports of this machine from the next start on.
+    pub fn go_through(&mut self, homeserver: u16, database: u16) {
+        self.way = Some(format!("http://127.0.0.1:{homeserver}"));
+        write(&self.folder, "database/port", &database.to_string());
+    }
+
+    /// The owner of its database, directly.
+    pub fn owner(&self) -> &Endpoint {
+        &self.owner
     }
 
     /// Writes the custom resource.
@@ -112,7 +126,7 @@ impl LocalWorker {
         let child = Command::new(program)
             .arg("worker")
             .args(["--kind", self.kind, "--namespace", "local", "--name", self.kind])
-            .args(["--homeserver-url", &synapse.host_url])
+            .args(["--homeserver-url", self.way.as_ref().unwrap_or(&synapse.host_url)])
             .arg("--config-dir")
             .arg(self.folder.path().join("etc"))
             .arg("--data-dir")
@@ -120,6 +134,7 @@ impl LocalWorker {
             .arg("--local")
             .arg(self.folder.path().join("bot.yaml"))
             .args(["--listen", &format!("127.0.0.1:{}", self.listen), "--examine-seconds", "2"])
+            .args(["--survey-seconds", "2"])
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -132,6 +147,28 @@ impl LocalWorker {
         let mut process = self.process.take().expect("it runs");
         process.kill().unwrap();
         process.wait().unwrap();
+    }
+
+    /// Sends it a signal, by name.
+    pub fn signal(&self, name: &str) {
+        let id = self.process.as_ref().expect("it runs").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().unwrap();
+        assert!(sent.success(), "the worker takes {name}");
+    }
+
+    /// A line of its memory as the kernel counts it, for example `VmRSS`.
+    pub fn memory(&self, line: &str) -> String {
+        let id = self.process.as_ref().expect("it runs").id();
+        let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let found = status.lines().find_map(|known| known.strip_prefix(line)?.strip_prefix(':'));
+        found.expect("the kernel counts it").trim().to_owned()
+    }
+
+    /// The exit code, if it has ended by itself; it can be started again then.
+    pub fn ended(&mut self) -> Option<i32> {
+        let status = self.process.as_mut()?.try_wait().unwrap()?;
+        self.process = None;
+        Some(status.code().unwrap_or(-1))
     }
 
     /// SIGTERM, and waits until it has ended.

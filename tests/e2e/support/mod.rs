@@ -3,15 +3,23 @@
 
 pub mod actions;
 pub mod client;
+pub mod console;
+pub mod coverage_bot;
 pub mod gate;
 pub mod leaks;
+pub mod ledger;
+pub mod link;
 pub mod local_worker;
 pub mod metrics;
+pub mod proxy;
 pub mod scene;
 pub mod services;
 pub mod sql;
+pub mod storm;
+pub mod talkers;
 pub mod tenant;
 pub mod trail;
+pub mod whole_trail;
 pub mod writes;
 
 use std::{
@@ -21,6 +29,7 @@ use std::{
 
 pub use client::Client;
 pub use gate::{Act, Gate, Rule};
+pub use link::Link;
 pub use local_worker::LocalWorker;
 pub use scene::Scene;
 pub use services::{Database, Synapse};

@@ -57,7 +57,9 @@ fn ours(event: &Value, tenant: &str) -> Option<String> {
     let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
     let (namespace, resource) = (text("/objectRef/namespace"), text("/objectRef/resource"));
     let (of, user) = text("/user/username").strip_prefix("system:serviceaccount:")?.split_once(':')?;
-    let about_us = [tenant, &system].contains(&namespace) && [tenant, &system].contains(&of);
+    // The log has reads of Secrets, too.
+    let writes = ["create", "update", "patch", "delete", "deletecollection"].contains(&text("/verb"));
+    let about_us = writes && [tenant, &system].contains(&namespace) && [tenant, &system].contains(&of);
     (about_us && resource != "leases")
         .then(|| format!("{user} {} {resource}/{}", text("/verb"), text("/objectRef/subresource")))
 }

@@ -10,7 +10,11 @@ use super::world::{NAMESPACE, World};
 
 /// A bot that works, with a trail and a room.
 pub(super) async fn working(policy: &str) -> World {
-    let world = World::new();
+    working_in(World::new(), policy).await
+}
+
+/// The same in a world of one's own.
+pub(super) async fn working_in(world: World, policy: &str) -> World {
     world.bot::<AuditBot>(&json!({"deletionPolicy": policy}));
     world.settle::<AuditBot>(&world.start()).await;
     world.worker_is_ready::<AuditBot>();

@@ -6,7 +6,8 @@ use async_trait::async_trait;
 use ems_bots::{
     domain::{DeviceId, Localpart, RoomId, ServerName, UserId},
     homeserver::{
-        Account, Admin, Connect, Entry, LoginFlow, NewAccount, Result, RoomListing, Session, StateEvent, User,
+        Account, Admin, Connect, Entry, Inspect, LoginFlow, NewAccount, Result, RoomListing, Session,
+        StateEvent, User,
     },
 };
 use secrecy::SecretString;
@@ -30,6 +31,10 @@ impl Connect for Crashing {
 
     fn admin(&self, session: Session) -> Box<dyn Admin> {
         Box::new(CrashingAdmin(self.inner.admin(session), self.crash.clone()))
+    }
+
+    fn inspect(&self, session: Session) -> Box<dyn Inspect> {
+        self.inner.inspect(session)
     }
 
     fn user(&self, session: Session) -> Box<dyn User> {

@@ -143,6 +143,10 @@ async fn the_operator_ends_when_it_has_lost_the_lease() {
     let world = World::new();
     let readiness = Readiness::waiting_for([LEASE]);
     let homeserver = world.homeserver.clone();
+    let configuration = serde_json::from_value(serde_json::json!({
+        "metadata": {"name": "configuration", "namespace": "system"}, "data": {"configuration": "{}"},
+    }));
+    let configuration = configuration.unwrap();
     let operator = Operator {
         client: world.api.client(),
         connect: Arc::new(move |_| Ok(Arc::new(homeserver.clone()) as Arc<dyn Connect>)),
@@ -151,6 +155,7 @@ async fn the_operator_ends_when_it_has_lost_the_lease() {
         lease: LeaseConfig::new("system", "operator", "a"),
         concurrency: 1,
         readiness: readiness.clone(),
+        configuration: Some(configuration),
     };
     let another_comes = async {
         readiness.wait_for(LEASE).await;
@@ -162,4 +167,8 @@ async fn the_operator_ends_when_it_has_lost_the_lease() {
     let lost = outcome.expect("it ends by itself").unwrap_err();
     assert!(matches!(&lost, RunError::Lost(Loss::Taken(by)) if by == "b"), "{lost:?}");
     assert_eq!(holder(&world.api).as_deref(), Some("b"), "what another holds is not released");
+    assert!(
+        world.api.get("configmaps", "system", "configuration").is_some(),
+        "who leads says with what it runs"
+    );
 }

@@ -95,6 +95,7 @@ impl World {
                 paused: false,
                 resync: std::time::Duration::from_mins(10),
                 service_account: ("ems-bots-system".to_owned(), "ems-bots-operator".to_owned()),
+                console: None,
             },
             entropy: Arc::new(Counter(AtomicU64::new(1))),
         };

@@ -1,0 +1,99 @@
+//! Which rooms coverage takes and what it leaves in them: the selection, direct chats, the notice.
+
+use std::time::Duration;
+
+use ems_bots::{
+    coverage::{
+        Control, Hint,
+        planner::{FUNCTIONAL_MEMBERS, StepKind},
+    },
+    domain::selection::RoomSelection,
+    homeserver::mock::RoomKind,
+};
+use serde_json::json;
+
+use crate::coverage_stage::{direct_chat, server, start, user};
+
+#[tokio::test(start_paused = true)]
+async fn both_bots_say_in_a_direct_chat_that_they_are_services() {
+    let homeserver = server();
+    homeserver.set_latency(Duration::from_millis(10));
+    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+    let direct = direct_chat(&homeserver, &alice, &bob);
+    let small = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_membership(&small, &bob, "join");
+    let mut audit = start(&homeserver, "auditbot", Control::default());
+    let mut admin = start(&homeserver, "adminbot", Control::default());
+    audit.covered(2, 10).await;
+    admin.covered(2, 10).await;
+    // The other bot's write can overwrite one's own; the next look mends that.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let content = homeserver.state(&direct, FUNCTIONAL_MEMBERS, "").expect("written");
+    let mut members: Vec<&str> =
+        content["service_members"].as_array().unwrap().iter().map(|m| m.as_str().unwrap()).collect();
+    members.sort_unstable();
+    assert_eq!(members, [admin.user.as_str(), audit.user.as_str()]);
+    assert_eq!(homeserver.state(&small, FUNCTIONAL_MEMBERS, ""), None, "a small room is not a direct chat");
+    audit.stop().await;
+    admin.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_selection_is_obeyed_and_its_changes_take_effect() {
+    let homeserver = server();
+    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+    let space = homeserver.create_room(&alice, "11", RoomKind::Space);
+    let below = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_state(&space, &alice, "m.space.child", below.as_str(), json!({ "via": ["here.org"] }));
+    let claims = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_state(&claims, &alice, "m.space.parent", space.as_str(), json!({ "via": ["here.org"] }));
+    let direct = direct_chat(&homeserver, &alice, &bob);
+    let denied = homeserver.create_room(&alice, "11", RoomKind::Public);
+    let selection = RoomSelection {
+        direct_messages: false,
+        deny: vec![denied.clone()],
+        exclude_spaces: vec![space.clone()],
+        ..RoomSelection::default()
+    };
+    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
+    bot.covered(1, 5).await;
+    assert_eq!(homeserver.membership(&claims, &bot.user), "join", "a claim to be in a space does not count");
+    for room in [&space, &below, &direct, &denied] {
+        assert_eq!(homeserver.membership(room, &bot.user), "none");
+    }
+    let excluded = bot.state.borrow().totals.excluded.clone();
+    assert_eq!(excluded["excluded_space"], 2);
+    assert_eq!(excluded["direct_message"], 1);
+    assert_eq!(excluded["denied"], 1);
+
+    // An invitation does not change that.
+    homeserver.force_membership(&denied, &bot.user, "invite");
+    bot.hints.send(Hint::Invited(denied.clone())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(homeserver.membership(&denied, &bot.user), "leave");
+
+    bot.control.send_modify(|control| {
+        control.selection = RoomSelection { deny: vec![claims.clone()], ..RoomSelection::default() };
+    });
+    bot.covered(4, 10).await;
+    assert_eq!(homeserver.membership(&claims, &bot.user), "leave", "what is denied later is left");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_notice_is_posted_once_in_each_room_that_the_bot_joins() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    let selection = RoomSelection { notice: Some("recorded".to_owned()), ..RoomSelection::default() };
+    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
+    bot.covered(1, 5).await;
+    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let messages = homeserver.world().rooms[&room].messages.clone();
+    assert_eq!(messages.len(), 1);
+    assert_eq!(messages[0].3, json!({ "msgtype": "m.notice", "body": "recorded" }));
+    let kinds = bot.log.kinds();
+    assert_eq!(kinds, [StepKind::MakeAdmin, StepKind::Join, StepKind::PostNotice]);
+    bot.stop().await;
+}

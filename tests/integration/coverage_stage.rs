@@ -1,0 +1,178 @@
+//! The coverage loop of one bot on a homeserver in memory, its rooms, and what it told its log.
+
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use ems_bots::{
+    coverage::{
+        Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
+        planner::{Identity, StepKind},
+    },
+    domain::{Clock, Localpart, RoomId, ServerName, UserId},
+    homeserver::{
+        Session,
+        mock::{MockHomeserver, RoomKind},
+    },
+};
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+#[derive(Debug)]
+struct FixedClock;
+
+impl Clock for FixedClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Entry {
+    Intent(Act),
+    Outcome(String, ActOutcome),
+}
+
+/// Remembers what it was told; refuses while told to.
+#[derive(Default)]
+pub(crate) struct Log {
+    entries: Mutex<Vec<Entry>>,
+    pub(crate) refuses: Mutex<bool>,
+}
+
+#[async_trait]
+impl ActLog for Log {
+    async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
+        if *self.refuses.lock().unwrap() {
+            return Err(ActLogError("database is gone".into()));
+        }
+        self.entries.lock().unwrap().push(Entry::Intent(act.clone()));
+        Ok(())
+    }
+
+    async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
+        self.entries.lock().unwrap().push(Entry::Outcome(act.id.clone(), outcome.clone()));
+        Ok(())
+    }
+}
+
+impl Log {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.entries.lock().unwrap().clone()
+    }
+
+    pub(crate) fn kinds(&self) -> Vec<StepKind> {
+        let kind = |entry: Entry| match entry {
+            Entry::Intent(act) => Some(act.kind),
+            Entry::Outcome(..) => None,
+        };
+        self.entries().into_iter().filter_map(kind).collect()
+    }
+}
+
+pub(crate) struct Bot {
+    pub(crate) user: UserId,
+    pub(crate) log: Arc<Log>,
+    pub(crate) control: watch::Sender<Control>,
+    pub(crate) hints: mpsc::Sender<Hint>,
+    pub(crate) state: watch::Receiver<CoverageState>,
+    cancel: CancellationToken,
+    pub(crate) task: JoinHandle<()>,
+}
+
+pub(crate) fn localpart(text: &str) -> Localpart {
+    Localpart::parse(text).unwrap()
+}
+
+pub(crate) fn server() -> MockHomeserver {
+    MockHomeserver::new(ServerName::parse("here.org").unwrap())
+}
+
+pub(crate) fn user(homeserver: &MockHomeserver, name: &str) -> UserId {
+    homeserver.add_user(&localpart(name), false).user_id
+}
+
+/// Starts the loop of one bot, with an unlimited admin account of its own.
+pub(crate) fn start(homeserver: &MockHomeserver, name: &str, control: Control) -> Bot {
+    let user = user(homeserver, name);
+    let admin: Session = homeserver.add_user(&localpart(&format!("{name}-admin")), true);
+    homeserver.world().users.get_mut(admin.user_id.as_str()).unwrap().unlimited = true;
+    start_again(homeserver, &user, admin, control)
+}
+
+pub(crate) fn start_again(
+    homeserver: &MockHomeserver,
+    bot: &UserId,
+    admin: Session,
+    control: Control,
+) -> Bot {
+    let identity = Identity { bot: bot.clone(), server: ServerName::parse("here.org").unwrap() };
+    let log = Arc::new(Log::default());
+    let settings = RunnerSettings::default();
+    let connect = Arc::new(homeserver.clone());
+    let runner = Runner::new(connect, admin, identity, log.clone(), Arc::new(FixedClock), settings);
+    let (control, wishes) = watch::channel(control);
+    let (hints, hinted) = mpsc::channel(16);
+    let (reports, state) = watch::channel(CoverageState::default());
+    let cancel = CancellationToken::new();
+    let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));
+    Bot { user: bot.clone(), log, control, hints, state, cancel, task }
+}
+
+impl Bot {
+    /// Waits in virtual time; returns how long it took.
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        within: u64,
+        is_so: impl Fn(&CoverageState) -> bool,
+    ) -> Duration {
+        let started = Instant::now();
+        let met = timeout(Duration::from_secs(within), self.state.wait_for(|state| is_so(state))).await;
+        let in_time = met.is_ok();
+        drop(met);
+        assert!(in_time, "{what}: not within {within} s; state is {:?}", self.state.borrow());
+        started.elapsed()
+    }
+
+    pub(crate) async fn covered(&mut self, rooms: u64, within: u64) -> Duration {
+        self.until("covered", within, |state| state.totals.covered == rooms && state.totals.pending == 0)
+            .await
+    }
+
+    pub(crate) async fn stop(self) {
+        self.cancel.cancel();
+        timeout(Duration::from_secs(20), self.task).await.expect("the loop ends").unwrap();
+    }
+}
+
+const KINDS: [RoomKind; 6] = [
+    RoomKind::Public,
+    RoomKind::Private,
+    RoomKind::Encrypted,
+    RoomKind::Space,
+    RoomKind::Knock,
+    RoomKind::Restricted,
+];
+
+pub(crate) fn rooms_of_all_kinds(homeserver: &MockHomeserver, creator: &UserId) -> Vec<RoomId> {
+    let each = |version| KINDS.map(|kind| homeserver.create_room(creator, version, kind));
+    ["10", "11", "12"].into_iter().flat_map(each).collect()
+}
+
+/// A direct chat as a client makes it: the other person was invited with `is_direct`, then joined.
+pub(crate) fn direct_chat(homeserver: &MockHomeserver, creator: &UserId, other: &UserId) -> RoomId {
+    let room = homeserver.create_room(creator, "11", RoomKind::Encrypted);
+    let invite = json!({ "membership": "invite", "is_direct": true });
+    homeserver.force_state(&room, creator, "m.room.member", other.as_str(), invite);
+    homeserver.force_membership(&room, other, "join");
+    room
+}
