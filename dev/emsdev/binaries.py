@@ -58,6 +58,8 @@ def _go_build(out: Path, package: str, extra_ldflags: str) -> None:
             "-mod=readonly",
             "-trimpath",
             "-buildvcs=false",
+            # What the linker would throw away again is a tenth of the compilers' work.
+            "-gcflags=all=-dwarf=false",
             "-ldflags",
             f"-s -w {extra_ldflags}",
             "-o",
@@ -65,7 +67,8 @@ def _go_build(out: Path, package: str, extra_ldflags: str) -> None:
             package,
         ],
         cwd=TEMPLATES / "kube",
-        env={"CGO_ENABLED": "0", "GOWORK": "off"},
+        # Compilers live for seconds: they end sooner when they collect less garbage.
+        env={"CGO_ENABLED": "0", "GOWORK": "off", "GOGC": "400"},
     )
 
 
