@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Database, Scene, Trail, leaks,
+    Database, Scene, Trail, eventually, leaks,
     metrics::Samples,
     sql::{copy_database, count, drop_database, offline, psql, sql, swap_database},
     unique,
@@ -234,7 +234,7 @@ async fn an_older_backup_is_not_appended_to(scene: &mut Scene, room: &str) {
     trail.wait_for_text("after the backup").await;
     let size = count(&name, "SELECT size FROM auditbot.head");
     // Promised is what was reported, and that is done at most once a minute.
-    crate::support::eventually("the point in the status", Duration::from_secs(90), || async {
+    eventually("the point in the status", Duration::from_secs(90), || async {
         let status = scene.tenant.status("AuditBot", "auditbot").await;
         let reported = status["trail"]["size"].as_i64().unwrap_or(0);
         if reported >= size { Ok(()) } else { Err(format!("{reported} of {size}")) }
@@ -244,10 +244,21 @@ async fn an_older_backup_is_not_appended_to(scene: &mut Scene, room: &str) {
     let old = count(&name, "SELECT size FROM auditbot.head");
     assert!(old < size);
     scene.tenant.kill_worker("auditbot").await;
-    let words = &[old.to_string(), size.to_string()];
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    let (reason, message) =
-        scene.tenant.wait_says("AuditBot", "auditbot", "DatabaseReady", "False", &words).await;
+    // What the survey finds may be recorded and reported after `size` was read: the status tells
+    // what was promised.
+    let (reason, message) = eventually("both sizes in the condition", Duration::from_secs(150), || async {
+        let promised = scene.tenant.status("AuditBot", "auditbot").await["trail"]["size"].to_string();
+        let seen = scene.tenant.condition("AuditBot", "auditbot", "DatabaseReady").await;
+        match seen {
+            Some((status, reason, message))
+                if status == "False" && message.contains(&old.to_string()) && message.contains(&promised) =>
+            {
+                Ok((reason, message))
+            }
+            _ => Err(format!("{seen:?}, not {old} and {promised}")),
+        }
+    })
+    .await;
     println!("   {reason}: {message}");
     scene.client.send("bob", room, "while the old copy was there");
     let status = scene.tenant.status("AuditBot", "auditbot").await;
