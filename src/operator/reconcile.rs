@@ -195,6 +195,8 @@ pub fn error_policy<B: Bot>(object: Arc<DeserializeGuard<B>>, error: &Error, ctx
     let delay = match error.retry() {
         // A watch will tell; the resync is for what no watch sees.
         Retry::Never => ctx.settings.resync.mul_f64(0.9 + 0.1 * random),
+        // What is waited for is not a failure that gets worse: a pod that ends, say, which no watch tells of.
+        Retry::Backoff if matches!(error, Error::Waiting(_)) => ctx.backoff.failed(&uid, random).min(POLL),
         Retry::Backoff => ctx.backoff.failed(&uid, random),
         Retry::After(delay) => delay.mul_f64(1.0 + 0.2 * random),
     };

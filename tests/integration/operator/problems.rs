@@ -348,9 +348,12 @@ async fn a_failing_bot_is_tried_less_and_less_often() {
     for _ in 0..8 {
         error_policy(object.clone(), &error, ctx.clone());
     }
-    let later = error_policy(object, &error, ctx);
+    let later = error_policy(object.clone(), &error, ctx.clone());
     assert_ne!(first, later);
     assert_ne!(first, Action::requeue(Duration::ZERO));
+    // However often it failed before: what is under way is looked at again soon.
+    let waiting = Error::Waiting("pod auditbot-worker-0 has yet to end".to_owned());
+    assert_eq!(error_policy(object, &waiting, ctx), Action::requeue(Duration::from_secs(15)));
 }
 
 #[tokio::test]
