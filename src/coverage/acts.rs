@@ -15,6 +15,10 @@
 //! stays true as it is: "asked for, result not known". The next look at the room goes by what is
 //! there, so the act is neither lost nor blindly repeated. Acts by the bot itself (join, leave,
 //! refuse, the direct-chat mark, the notice) are recorded in the same way; nobody else's name is used.
+//!
+//! Somebody who is brought back into a room for their power leaves again. Who that is must survive
+//! a crash, so the log keeps it: the intention to bring them back notes it, and
+//! [`ActLog::forget_recalled`] ends it once they are gone.
 
 use async_trait::async_trait;
 
@@ -32,7 +36,10 @@ pub struct Act {
     pub kind: StepKind,
     /// In whose name the homeserver is expected to act; the outcome says in whose it did.
     pub on_behalf_of: Option<String>,
-    /// Why: `coverage`, or the reason code for which a room is left or refused.
+    /// Who is brought back into the room, or leaves it again.
+    pub recalled: Option<String>,
+    /// Why: `coverage`, or a reason code: that of the obstacle that the act removes, or for which a
+    /// room is left or refused.
     pub reason: &'static str,
 }
 
@@ -76,4 +83,8 @@ pub trait ActLog: Send + Sync {
     async fn intend(&self, act: &Act) -> Result<(), ActLogError>;
     /// Records how it ended. An error is logged; the act cannot be undone.
     async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError>;
+    /// Who was brought back into a room by an act, or was to be, and is not known to have left.
+    fn recalled(&self, room: &RoomId) -> Option<String>;
+    /// They have left.
+    async fn forget_recalled(&self, room: &RoomId) -> Result<(), ActLogError>;
 }

@@ -5,10 +5,13 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use tokio::time::{Duration, Instant};
+
 use super::{
     acts::{Act, ActLog, ActOutcome, SentEvent},
     facts::{self, Marks, Surroundings},
-    planner::{Exclusion, Identity, Obstacle, Plan, RoomFacts, Step, StepKind, plan},
+    memory::Memory,
+    planner::{Exclusion, Identity, Obstacle, Plan, Recalled, RoomFacts, Step, StepKind, plan},
     puppet::Puppet,
 };
 use crate::{
@@ -30,27 +33,27 @@ pub(super) struct Context {
     pub acts: AtomicU64,
 }
 
-/// What is remembered of a room between visits.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Memory {
-    pub was_functional_member: bool,
-    pub owes_notice: bool,
-    pub repeated: Option<(StepKind, u32)>,
-    /// This visit wrote the functional members. Another bot may be writing them at this moment, so
-    /// only a later visit can tell that the bot stays among them.
-    pub just_marked: bool,
-    /// The last step with the facts it was planned on.
-    pub last: Option<(StepKind, RoomFacts)>,
-}
-
 /// Where a room stands after a visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum State {
     #[default]
     Pending,
     Covered,
+    Limited(Obstacle),
     Excluded(Exclusion),
     Blocked(Obstacle),
+}
+
+impl State {
+    fn of(plan: &Plan) -> Self {
+        match plan {
+            Plan::Step(_) => Self::Pending,
+            Plan::Covered => Self::Covered,
+            Plan::Limited(reason) => Self::Limited(*reason),
+            Plan::Excluded(reason) => Self::Excluded(*reason),
+            Plan::Blocked(reason) => Self::Blocked(*reason),
+        }
+    }
 }
 
 /// Why a visit ended early.
@@ -73,7 +76,15 @@ pub(super) struct Visit {
     pub memory: Memory,
     /// Steps that were carried out.
     pub acted: u32,
+    /// How long the homeserver took at most to say how the room is.
+    pub slowest: Duration,
     pub error: Option<VisitError>,
+}
+
+impl Visit {
+    fn new(memory: Memory) -> Self {
+        Self { state: State::Pending, memory, acted: 0, slowest: Duration::ZERO, error: None }
+    }
 }
 
 /// The room and the wishes of one visit.
@@ -89,7 +100,7 @@ impl Context {
     /// Visits a room.
     pub(super) async fn visit(&self, mut errand: Errand<'_>, memory: Memory) -> Visit {
         let memory = Memory { just_marked: false, ..memory };
-        let mut visit = Visit { state: State::Pending, memory, acted: 0, error: None };
+        let mut visit = Visit::new(memory);
         if let Err(error) = self.try_visit(&mut errand, &mut visit).await {
             if let VisitError::Homeserver(HomeserverError::Refused { .. }) = &error {
                 visit.state = State::Blocked(Obstacle::Refused);
@@ -104,19 +115,23 @@ impl Context {
         errand: &mut Errand<'_>,
         visit: &mut Visit,
     ) -> std::result::Result<(), VisitError> {
-        let (mut facts, mut marks) = self.look(errand).await?;
+        errand.around.recalled = self.log.recalled(&errand.listing.room_id);
+        errand.around.unhelpful.clone_from(&visit.memory.unhelpful);
+        let (mut facts, mut marks) = self.look(errand, visit).await?;
         for _ in 0..MOST_STEPS {
             visit.memory.apply_to(&mut facts, &self.identity);
-            let (step, state) = match plan(&facts, errand.selection, &self.identity) {
-                Plan::Covered => (None, State::Covered),
-                Plan::Excluded(reason) => (None, State::Excluded(reason)),
-                Plan::Blocked(reason) => (None, State::Blocked(reason)),
-                Plan::Step(step) => (Some(step), State::Pending),
-            };
-            visit.state = state;
-            let Some(step) = step.filter(|_| (errand.may_act)()) else { return Ok(()) };
+            let plan = plan(&facts, errand.selection, &self.identity);
+            self.forget_who_left(&facts, &plan, errand).await?;
+            visit.state = State::of(&plan);
+            let Plan::Step(step) = plan else { return Ok(()) };
+            if !(errand.may_act)() {
+                return Ok(());
+            }
             let act = self.intend(&facts.room_id, &step).await?;
-            let result = self.carry_out(&facts.room_id, &step, &act).await;
+            if matches!(step, Step::Recall { .. } | Step::Return { .. }) {
+                errand.around.recalled.clone_from(&act.recalled);
+            }
+            let result = self.perform(&facts.room_id, &step, &act).await;
             visit.acted += 1;
             visit.memory.after(&step, &facts, result.is_ok());
             errand.around.is_joined = match step.kind() {
@@ -124,16 +139,58 @@ impl Context {
                 StepKind::Leave => result.is_err(),
                 _ => errand.around.is_joined,
             };
-            let looked = self.look(errand).await;
+            let looked = self.look(errand, visit).await;
             self.record(&act, &result, &marks, looked.as_ref().map(|(_, marks)| marks)).await;
-            result?;
-            (facts, marks) = looked?;
+            match (result, unhelpful(&step, &facts)) {
+                (
+                    Err(
+                        HomeserverError::Refused { .. }
+                        | HomeserverError::NotFound { .. }
+                        | HomeserverError::Locked { .. },
+                    ),
+                    Some(person),
+                ) => {
+                    tracing::info!(room = %facts.room_id, person, step = step.kind().as_str(), "no help for a room");
+                    visit.memory.unhelpful.push(person.clone());
+                    errand.around.unhelpful.push(person);
+                    // What was seen was judged with that person.
+                    (facts, marks) = self.look(errand, visit).await?;
+                }
+                (result, _) => {
+                    result?;
+                    (facts, marks) = looked?;
+                }
+            }
         }
         Ok(())
     }
 
-    async fn look(&self, errand: &Errand<'_>) -> Result<(RoomFacts, Marks)> {
-        facts::gather(&*self.admin, errand.listing, errand.selection, &self.identity, &errand.around).await
+    /// Whoever was brought back and is gone again, whoever made them leave, is not to be made to
+    /// leave later, when they come by themselves.
+    async fn forget_who_left(
+        &self,
+        facts: &RoomFacts,
+        plan: &Plan,
+        errand: &mut Errand<'_>,
+    ) -> std::result::Result<(), VisitError> {
+        let is_needed = matches!(plan, Plan::Step(Step::Recall { .. } | Step::Return { .. }));
+        if is_needed || facts.recalled.as_ref().is_none_or(Recalled::is_there) {
+            return Ok(());
+        }
+        errand.around.recalled = None;
+        self.log.forget_recalled(&facts.room_id).await.map_err(|error| {
+            tracing::warn!(room = %facts.room_id, error = %error, "cannot note who left");
+            VisitError::Log
+        })
+    }
+
+    async fn look(&self, errand: &Errand<'_>, visit: &mut Visit) -> Result<(RoomFacts, Marks)> {
+        let started = Instant::now();
+        let seen =
+            facts::gather(&*self.admin, errand.listing, errand.selection, &self.identity, &errand.around)
+                .await;
+        visit.slowest = visit.slowest.max(started.elapsed());
+        seen
     }
 
     async fn intend(&self, room: &RoomId, step: &Step) -> std::result::Result<Act, VisitError> {
@@ -141,62 +198,15 @@ impl Context {
             id: format!("coverage:{}:{}", self.started_ms, self.acts.fetch_add(1, Ordering::Relaxed)),
             room_id: room.clone(),
             kind: step.kind(),
-            on_behalf_of: match step {
-                Step::MakeAdmin { on_behalf_of } => Some(on_behalf_of.clone()),
-                _ => None,
-            },
-            reason: match step {
-                Step::RefuseInvitation(reason) | Step::Leave(reason) => reason.as_str(),
-                _ => "coverage",
-            },
+            on_behalf_of: step.on_behalf_of().map(ToOwned::to_owned),
+            recalled: step.recalled().map(ToOwned::to_owned),
+            reason: step.reason(),
         };
         match self.log.intend(&act).await {
             Ok(()) => Ok(act),
             Err(error) => {
                 tracing::warn!(%room, step = step.kind().as_str(), error = %error, "not done, since it cannot be recorded");
                 Err(VisitError::Log)
-            }
-        }
-    }
-
-    async fn carry_out(&self, room: &RoomId, step: &Step, act: &Act) -> Result<()> {
-        let admin = &*self.admin;
-        match step {
-            Step::MakeAdmin { .. } => admin.make_room_admin(room, &self.identity.bot).await,
-            Step::Join => {
-                let room = room.clone();
-                self.puppet
-                    .act(admin, move |bot| {
-                        let room = room.clone();
-                        async move { bot.join(&room).await }
-                    })
-                    .await
-            }
-            Step::RefuseInvitation(_) | Step::Leave(_) => {
-                let room = room.clone();
-                self.puppet
-                    .act(admin, move |bot| {
-                        let room = room.clone();
-                        async move { bot.leave(&room).await }
-                    })
-                    .await
-            }
-            Step::MarkFunctional(content) => {
-                let (room, content) = (room.clone(), content.clone());
-                let write = move |bot: Box<dyn crate::homeserver::User>| {
-                    let (room, content) = (room.clone(), content.clone());
-                    async move { bot.put_state(&room, super::planner::FUNCTIONAL_MEMBERS, "", &content).await }
-                };
-                self.puppet.act(admin, write).await
-            }
-            Step::PostNotice(notice) => {
-                let content = serde_json::json!({ "msgtype": "m.notice", "body": notice });
-                let (room, id) = (room.clone(), act.id.clone());
-                let post = move |bot: Box<dyn crate::homeserver::User>| {
-                    let (room, id, content) = (room.clone(), id.clone(), content.clone());
-                    async move { bot.send(&room, "m.room.message", &id, &content).await }
-                };
-                self.puppet.act(admin, post).await
             }
         }
     }
@@ -209,13 +219,13 @@ impl Context {
         before: &Marks,
         after: std::result::Result<&Marks, &HomeserverError>,
     ) {
-        let sent = match (act.kind, after) {
-            (StepKind::MakeAdmin, Ok(after)) => self.sent(before, after),
+        let sent = match after {
+            Ok(after) if act.on_behalf_of.is_some() => self.sent(before, after),
             _ => Vec::new(),
         };
         let outcome = match (result, after) {
             (Err(error), _) => ActOutcome::Failed { category: error.category(), sent },
-            (Ok(()), Err(_)) if act.kind == StepKind::MakeAdmin => {
+            (Ok(()), Err(_)) if act.on_behalf_of.is_some() => {
                 ActOutcome::Failed { category: "unverified", sent }
             }
             (Ok(()), _) => ActOutcome::Done { sent },
@@ -229,6 +239,7 @@ impl Context {
         let pairs = [
             ("m.room.power_levels", &before.power_levels, &after.power_levels),
             ("m.room.member", &before.membership, &after.membership),
+            ("m.room.member", &before.recalled, &after.recalled),
         ];
         let new = pairs.into_iter().filter(|(_, before, after)| before != after);
         let event = |event_type: &str, mark: &Option<(String, String)>| {
@@ -246,12 +257,12 @@ impl Context {
     pub(super) async fn answer_unlisted(&self, room: &RoomId, selection: &RoomSelection) -> Visit {
         let step = match super::planner::excluded_unlisted(room, selection) {
             Some(reason) => Step::RefuseInvitation(reason),
-            None => Step::Join,
+            None => Step::Join { via: Vec::new() },
         };
-        let mut visit = Visit { state: State::Pending, memory: Memory::default(), acted: 0, error: None };
+        let mut visit = Visit::new(Memory::default());
         match self.intend(room, &step).await {
             Ok(act) => {
-                let result = self.carry_out(room, &step, &act).await;
+                let result = self.perform(room, &step, &act).await;
                 visit.acted = 1;
                 let unknown = Marks::default();
                 self.record(&act, &result, &unknown, Ok(&unknown)).await;
@@ -263,45 +274,23 @@ impl Context {
     }
 }
 
-impl Memory {
-    /// Puts what is remembered into fresh facts, after learning from them.
-    fn apply_to(&mut self, facts: &mut RoomFacts, identity: &Identity) {
-        let listed = facts.direct.as_ref().is_some_and(|direct| {
-            super::planner::listed_functional_members(direct.functional_members.as_ref())
-                .iter()
-                .any(|member| member == identity.bot.as_str())
-        });
-        self.was_functional_member |= listed && !self.just_marked;
-        match &self.last {
-            Some((kind, before)) if before == facts => {
-                let times = match self.repeated {
-                    Some((same, times)) if same == *kind => times + 1,
-                    _ => 1,
-                };
-                self.repeated = Some((*kind, times));
-            }
-            Some(_) => self.repeated = None,
-            None => {}
+/// Who is of no use if this step is refused.
+fn unhelpful(step: &Step, facts: &RoomFacts) -> Option<String> {
+    match step {
+        Step::MakeAdmin { .. } => facts
+            .recalled
+            .as_ref()
+            .filter(|recalled| recalled.is_there())
+            .map(|recalled| recalled.user.clone()),
+        Step::Unban { on_behalf_of } | Step::Raise { on_behalf_of, .. } | Step::Invite { on_behalf_of } => {
+            Some(on_behalf_of.clone())
         }
-        self.last = None;
-        facts.was_functional_member = self.was_functional_member;
-        facts.owes_notice = self.owes_notice;
-        facts.repeated = self.repeated;
-    }
-
-    fn after(&mut self, step: &Step, facts: &RoomFacts, succeeded: bool) {
-        match step.kind() {
-            StepKind::Join if succeeded => self.owes_notice = true,
-            StepKind::PostNotice if succeeded => self.owes_notice = false,
-            StepKind::MarkFunctional if succeeded => self.just_marked = true,
-            _ => {}
-        }
-        // A step that failed may well be repeated, after a delay.
-        if !succeeded {
-            return;
-        }
-        let plain =
-            RoomFacts { was_functional_member: false, owes_notice: false, repeated: None, ..facts.clone() };
-        self.last = Some((step.kind(), plain));
+        Step::Recall { user, .. } | Step::Return { user } => Some(user.clone()),
+        Step::Release { .. }
+        | Step::Join { .. }
+        | Step::RefuseInvitation(_)
+        | Step::Leave(_)
+        | Step::MarkFunctional(_)
+        | Step::PostNotice(_) => None,
     }
 }

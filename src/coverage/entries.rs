@@ -1,10 +1,14 @@
 //! What the runner remembers of every room of the server.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tokio::time::{Duration, Instant};
 
-use super::carry_out::{Memory, State, Visit, VisitError};
+use super::{
+    carry_out::{State, Visit, VisitError},
+    memory::Memory,
+    schedule::{Schedule, Slot},
+};
 use crate::{
     domain::{RoomId, worker::RoomTotals},
     homeserver::{HomeserverError, RoomListing},
@@ -18,6 +22,17 @@ const SETTLING: Duration = Duration::from_secs(5);
 /// So many repairs of a room within [`LONGEST_DELAY`] are made at once; further ones wait.
 const FREE_REPAIRS: u32 = 5;
 
+/// Whether a room wants a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    /// Only as all rooms do now and then.
+    Nothing,
+    /// Something about it has changed, or a visit has to be repeated.
+    Visit,
+    /// Somebody is waiting for it: it was made just now, or something happened in it.
+    VisitFirst,
+}
+
 /// One room.
 #[derive(Debug)]
 pub(super) struct Entry {
@@ -26,7 +41,7 @@ pub(super) struct Entry {
     pub memory: Memory,
     pub state: State,
     in_flight: bool,
-    is_due: bool,
+    want: Want,
     not_before: Instant,
     recheck_at: Instant,
     failures: u32,
@@ -34,11 +49,15 @@ pub(super) struct Entry {
     repaired_at: Instant,
 }
 
-/// Every room.
+/// Every room, with who is next and how many there are of each kind kept up to date: a server has
+/// many rooms, and the loop asks after every visit.
 #[derive(Debug)]
 pub(super) struct Entries {
     rooms: HashMap<RoomId, Entry>,
+    schedule: Schedule,
+    totals: RoomTotals,
     recheck: Duration,
+    is_listed: bool,
 }
 
 fn delay(failures: u32) -> Duration {
@@ -47,7 +66,13 @@ fn delay(failures: u32) -> Duration {
 
 impl Entries {
     pub(super) fn new(recheck: Duration) -> Self {
-        Self { rooms: HashMap::new(), recheck }
+        Self {
+            rooms: HashMap::new(),
+            schedule: Schedule::default(),
+            totals: RoomTotals::default(),
+            recheck,
+            is_listed: false,
+        }
     }
 
     pub(super) fn get(&self, room: &RoomId) -> Option<&Entry> {
@@ -56,95 +81,132 @@ impl Entries {
 
     /// Takes a fresh listing over; rooms that changed become due.
     pub(super) fn refresh(&mut self, listings: Vec<RoomListing>, joined: &HashSet<RoomId>, now: Instant) {
-        let mut listed = HashSet::with_capacity(listings.len());
+        let listed: HashSet<RoomId> = listings.iter().map(|listing| listing.room_id.clone()).collect();
         for listing in listings {
             let room = listing.room_id.clone();
             let is_joined = joined.contains(&room);
-            listed.insert(room.clone());
-            match self.rooms.get_mut(&room) {
-                Some(entry) => entry.renew(listing, is_joined, now),
-                None => {
-                    self.rooms.insert(room, Entry::new(listing, is_joined, now));
-                }
+            if self.rooms.contains_key(&room) {
+                self.change(&room, |entry| entry.renew(listing, is_joined, now));
+            } else {
+                let want = if self.is_listed { Want::VisitFirst } else { Want::Visit };
+                let entry = Entry { want, ..Entry::new(listing, is_joined, now) };
+                count(&mut self.totals, entry.state, 1);
+                self.schedule.replace(&room, None, entry.slot());
+                self.rooms.insert(room, entry);
             }
         }
-        self.rooms.retain(|room, entry| entry.in_flight || listed.contains(room));
+        let is_gone = |(room, entry): &(&RoomId, &Entry)| !entry.in_flight && !listed.contains(*room);
+        let gone: Vec<RoomId> = self.rooms.iter().filter(is_gone).map(|(room, _)| room.clone()).collect();
+        for room in gone {
+            if let Some(entry) = self.rooms.remove(&room) {
+                count(&mut self.totals, entry.state, -1);
+                self.schedule.replace(&room, entry.slot(), None);
+            }
+        }
+        self.is_listed = true;
     }
 
     /// Makes a room due now, whatever it waits for.
     pub(super) fn hint(&mut self, room: &RoomId, now: Instant) -> bool {
-        let Some(entry) = self.rooms.get_mut(room) else { return false };
-        entry.is_due = true;
-        entry.memory.repeated = None;
-        entry.not_before = entry.not_before.min(now + delay(entry.repairs.saturating_sub(FREE_REPAIRS)));
-        true
+        let hinted = self.change(room, |entry| {
+            entry.want = Want::VisitFirst;
+            entry.memory.start_afresh();
+            entry.not_before = entry.not_before.min(now + delay(entry.repairs.saturating_sub(FREE_REPAIRS)));
+        });
+        hinted.is_some()
     }
 
     /// Makes every room due: the wishes changed.
     pub(super) fn all_due(&mut self, now: Instant) {
-        for entry in self.rooms.values_mut() {
-            entry.is_due = true;
-            entry.failures = 0;
-            entry.memory.repeated = None;
-            entry.not_before = now;
+        let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
+        for room in &rooms {
+            self.change(room, |entry| {
+                entry.want = entry.want.max(Want::Visit);
+                entry.failures = 0;
+                entry.memory.start_afresh();
+                entry.not_before = now;
+            });
         }
     }
 
     /// The earliest time at which a room can be visited.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.rooms.values().filter(|entry| !entry.in_flight).map(Entry::due_at).min()
+        self.schedule.next()
     }
 
-    /// Rooms to visit now, marked as being visited.
+    /// Rooms to visit now, marked as being visited: first those that have just been made, or that
+    /// something happened in.
     pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<RoomId> {
         let mut taken = Vec::new();
-        for (room, entry) in &mut self.rooms {
-            if taken.len() == most {
-                break;
-            }
-            if entry.in_flight || entry.due_at() > now {
-                continue;
-            }
-            if !entry.is_due {
-                // A look without an occasion starts afresh.
-                entry.memory.repeated = None;
-            }
-            entry.in_flight = true;
-            entry.is_due = false;
-            taken.push(room.clone());
+        while taken.len() < most
+            && let Some(room) = self.schedule.first_due(now)
+        {
+            self.change(&room, |entry| {
+                if entry.want == Want::Nothing {
+                    // A look without an occasion starts afresh.
+                    entry.memory.repeated = None;
+                }
+                entry.in_flight = true;
+                entry.want = Want::Nothing;
+            });
+            taken.push(room);
         }
         taken
     }
 
-    /// Takes the result of a visit over.
-    pub(super) fn visited(&mut self, room: &RoomId, visit: Visit, now: Instant) {
+    /// Takes the result of a visit over; whether the room is no longer pending after it.
+    pub(super) fn visited(&mut self, room: &RoomId, visit: Visit, now: Instant) -> bool {
         let recheck = self.recheck;
-        if let Some(entry) = self.rooms.get_mut(room) {
+        let settled = self.change(room, |entry| {
+            let was_pending = entry.state == State::Pending;
             entry.visited(visit, now, recheck);
-        }
+            was_pending && entry.state != State::Pending
+        });
+        settled.unwrap_or(false)
     }
 
     /// A visit that ended without a result.
     pub(super) fn abandoned(&mut self, room: &RoomId, now: Instant) {
-        if let Some(entry) = self.rooms.get_mut(room) {
+        self.change(room, |entry| {
             entry.in_flight = false;
             entry.failures += 1;
-            entry.is_due = true;
+            entry.want = entry.want.max(Want::Visit);
             entry.not_before = now + delay(entry.failures);
-        }
+        });
     }
 
-    pub(super) fn totals(&self) -> RoomTotals {
-        let mut totals = RoomTotals::default();
-        for entry in self.rooms.values() {
-            match entry.state {
-                State::Pending => totals.pending += 1,
-                State::Covered => totals.covered += 1,
-                State::Excluded(reason) => *totals.excluded.entry(reason.as_str()).or_default() += 1,
-                State::Blocked(reason) => *totals.blocked.entry(reason.as_str()).or_default() += 1,
-            }
+    pub(super) fn totals(&self) -> &RoomTotals {
+        &self.totals
+    }
+
+    /// The only way to change an entry: schedule and totals follow.
+    fn change<T>(&mut self, room: &RoomId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
+        let entry = self.rooms.get_mut(room)?;
+        let (slot, state) = (entry.slot(), entry.state);
+        let result = change(entry);
+        self.schedule.replace(room, slot, entry.slot());
+        if entry.state != state {
+            count(&mut self.totals, state, -1);
+            count(&mut self.totals, entry.state, 1);
         }
-        totals
+        Some(result)
+    }
+}
+
+fn count(totals: &mut RoomTotals, state: State, by: i64) {
+    let by_reason = |map: &mut BTreeMap<&'static str, u64>, reason: &'static str| {
+        let number = map.entry(reason).or_default();
+        *number = number.saturating_add_signed(by);
+        if *number == 0 {
+            map.remove(reason);
+        }
+    };
+    match state {
+        State::Pending => totals.pending = totals.pending.saturating_add_signed(by),
+        State::Covered => totals.covered = totals.covered.saturating_add_signed(by),
+        State::Limited(reason) => by_reason(&mut totals.limited, reason.as_str()),
+        State::Excluded(reason) => by_reason(&mut totals.excluded, reason.as_str()),
+        State::Blocked(reason) => by_reason(&mut totals.blocked, reason.as_str()),
     }
 }
 
@@ -156,7 +218,7 @@ impl Entry {
             memory: Memory::default(),
             state: State::Pending,
             in_flight: false,
-            is_due: true,
+            want: Want::Visit,
             not_before: now,
             recheck_at: now,
             failures: 0,
@@ -165,8 +227,11 @@ impl Entry {
         }
     }
 
-    fn due_at(&self) -> Instant {
-        if self.is_due { self.not_before } else { self.recheck_at.max(self.not_before) }
+    /// When it is next, unless it is being visited.
+    fn slot(&self) -> Option<Slot> {
+        let rests = self.want == Want::Nothing;
+        let at = if rests { self.recheck_at.max(self.not_before) } else { self.not_before };
+        (!self.in_flight).then_some(Slot { at, is_urgent: self.want == Want::VisitFirst })
     }
 
     fn renew(&mut self, listing: RoomListing, is_joined: bool, now: Instant) {
@@ -178,7 +243,7 @@ impl Entry {
         self.listing = listing;
         self.is_joined = is_joined;
         if changed {
-            self.is_due = true;
+            self.want = self.want.max(Want::Visit);
             // What failed before may go now; what is being fought over still waits.
             if self.repairs <= FREE_REPAIRS && !matches!(self.state, State::Pending) {
                 self.not_before = self.not_before.min(now);
@@ -196,7 +261,7 @@ impl Entry {
             let recent = now.duration_since(self.repaired_at) < LONGEST_DELAY;
             self.repairs = if recent { self.repairs + 1 } else { 1 };
             self.repaired_at = now;
-            self.is_joined = visit.state == State::Covered || self.is_joined;
+            self.is_joined |= matches!(visit.state, State::Covered | State::Limited(_));
         }
         self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
         self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
@@ -205,11 +270,11 @@ impl Entry {
             // Being created as a rule: soon there will be power levels.
             (None, State::Blocked(reason)) => reason == super::planner::Obstacle::PowerLevelsMissing,
             (None, State::Pending) => visit.acted > 0,
-            (None, State::Covered | State::Excluded(_)) => false,
+            (None, State::Covered | State::Limited(_) | State::Excluded(_)) => false,
         };
         if again {
             self.failures += 1;
-            self.is_due = true;
+            self.want = self.want.max(Want::Visit);
             self.not_before = self.not_before.max(now + wait(visit.error.as_ref(), self.failures));
         } else {
             self.failures = 0;
@@ -223,5 +288,109 @@ fn wait(error: Option<&VisitError>, failures: u32) -> Duration {
             (*after).min(LONGEST_DELAY)
         }
         _ => delay(failures.saturating_sub(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::coverage::planner::{Exclusion, Obstacle};
+
+    fn room(number: u8) -> RoomId {
+        RoomId::parse(format!("!r{number}:here.org")).unwrap()
+    }
+
+    fn listing(number: u8, state_events: u64) -> RoomListing {
+        RoomListing {
+            room_id: room(number),
+            creator: None,
+            joined_local_members: 1,
+            joined_members: 1,
+            version: None,
+            join_rules: None,
+            room_type: None,
+            encryption: None,
+            state_events,
+        }
+    }
+
+    fn visit(state: State, acted: u32, fails: bool) -> Visit {
+        let error = fails.then_some(VisitError::Log);
+        Visit { state, memory: Memory::default(), acted, slowest: Duration::ZERO, error }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        List(Vec<(u8, u64)>),
+        Hint(u8),
+        AllDue,
+        Take(usize),
+        Visited(u8, State, u32, bool),
+        Abandoned(u8),
+        Wait(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let state = prop_oneof![
+            Just(State::Pending),
+            Just(State::Covered),
+            Just(State::Limited(Obstacle::NoLocalAdmin)),
+            Just(State::Excluded(Exclusion::Denied)),
+            Just(State::Blocked(Obstacle::Refused)),
+        ];
+        prop_oneof![
+            prop::collection::vec((0..8_u8, 0..3_u64), 0..8).prop_map(Op::List),
+            (0..8_u8).prop_map(Op::Hint),
+            Just(Op::AllDue),
+            (0..4_usize).prop_map(Op::Take),
+            (0..8_u8, state, 0..2_u32, any::<bool>()).prop_map(|(r, s, a, f)| Op::Visited(r, s, a, f)),
+            (0..8_u8).prop_map(Op::Abandoned),
+            (0..400_000_u64).prop_map(Op::Wait),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Whatever happens, schedule and totals say what a count of all rooms says.
+        #[test]
+        fn what_is_kept_up_to_date_is_true(ops in prop::collection::vec(op(), 1..60)) {
+            let mut entries = Entries::new(Duration::from_mins(10));
+            let mut now = Instant::now();
+            for op in ops {
+                match op {
+                    Op::List(rooms) => {
+                        let listings = rooms.iter().map(|(number, events)| listing(*number, *events));
+                        entries.refresh(listings.collect(), &HashSet::new(), now);
+                    }
+                    Op::Hint(number) => drop(entries.hint(&room(number), now)),
+                    Op::AllDue => entries.all_due(now),
+                    Op::Take(most) => drop(entries.take_due(now, most)),
+                    Op::Visited(number, state, acted, fails) => {
+                        let _ = entries.visited(&room(number), visit(state, acted, fails), now);
+                    }
+                    Op::Abandoned(number) => entries.abandoned(&room(number), now),
+                    Op::Wait(ms) => now += Duration::from_millis(ms),
+                }
+                let mut totals = RoomTotals::default();
+                for entry in entries.rooms.values() {
+                    count(&mut totals, entry.state, 1);
+                }
+                prop_assert_eq!(&totals, entries.totals());
+                let slots = entries.rooms.values().filter_map(Entry::slot);
+                prop_assert_eq!(slots.clone().count(), entries.schedule.len());
+                prop_assert_eq!(slots.map(|slot| slot.at).min(), entries.next_due());
+            }
+        }
+    }
+
+    #[test]
+    fn a_new_room_does_not_wait_for_those_that_were_there() {
+        let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+        entries.refresh((0..5).map(|number| listing(number, 1)).collect(), &HashSet::new(), now);
+        entries.refresh((0..6).map(|number| listing(number, 1)).collect(), &HashSet::new(), now);
+        assert_eq!(entries.take_due(now, 1), [room(5)]);
     }
 }

@@ -11,7 +11,7 @@
 use serde_json::Value;
 
 use super::planner::{
-    DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, RoomFacts, content,
+    DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, Recalled, RoomFacts, content,
     listed_functional_members, read_power,
 };
 use crate::{
@@ -23,6 +23,8 @@ use crate::{
 const LARGEST_DIRECT_CHAT: u64 = 8;
 /// A membership's history is followed no further than this.
 const LONGEST_HISTORY: usize = 12;
+/// So many servers are asked to join a room by.
+const MOST_SERVERS: usize = 5;
 
 /// Identifiers of the events that `make_room_admin` replaces; another one means that it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,6 +33,8 @@ pub struct Marks {
     pub power_levels: Option<(String, String)>,
     /// Current membership event of the bot, with its sender.
     pub membership: Option<(String, String)>,
+    /// Current membership event of whoever is brought back, with its sender.
+    pub recalled: Option<(String, String)>,
 }
 
 /// What the runner knows besides the room's own state.
@@ -42,6 +46,10 @@ pub struct Surroundings {
     pub in_excluded_space: bool,
     /// Milliseconds since 1970, to judge inactivity.
     pub now_ms: i64,
+    /// Who was brought back, or is about to be.
+    pub recalled: Option<String>,
+    /// People in whose name nothing could be done here.
+    pub unhelpful: Vec<String>,
 }
 
 /// Reads the facts of a room. The memory of the caller (`was_functional_member`, `owes_notice`,
@@ -54,24 +62,24 @@ pub async fn gather(
     around: &Surroundings,
 ) -> Result<(RoomFacts, Marks)> {
     let room = &listing.room_id;
-    if around.is_joined && listing.joined_members > LARGEST_DIRECT_CHAT {
+    if around.is_joined && around.recalled.is_none() && listing.joined_members > LARGEST_DIRECT_CHAT {
         let state = admin.room_state(room, Some("m.room.power_levels")).await?;
-        let power = read_power(&state, identity);
+        let power = read_power(&state, identity, &around.unhelpful);
         if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
-            let facts = base(listing, &state, power, Membership::Joined, around);
-            return Ok((facts, marks(&state, identity)));
+            let facts = base(listing, &state, power, Membership::Joined, identity, around);
+            return Ok((facts, marks(&state, identity, around)));
         }
     }
     let state = admin.room_state(room, None).await?;
-    let power = read_power(&state, identity);
-    let membership = membership(&state, identity);
-    let mut facts = base(listing, &state, power, membership, around);
+    let power = read_power(&state, identity, &around.unhelpful);
+    let membership = membership(&state, identity.bot.as_str());
+    let mut facts = base(listing, &state, power, membership, identity, around);
     if matches!(facts.power, Power::Known(_)) {
         facts.direct = direct_chat(admin, &state, identity).await?;
         facts.is_inactive =
             membership != Membership::Joined && is_inactive(admin, room, selection, around.now_ms).await?;
     }
-    Ok((facts, marks(&state, identity)))
+    Ok((facts, marks(&state, identity, around)))
 }
 
 fn base(
@@ -79,6 +87,7 @@ fn base(
     state: &[StateEvent],
     power: Power,
     membership: Membership,
+    identity: &Identity,
     around: &Surroundings,
 ) -> RoomFacts {
     let create = state.iter().find(|event| event.event_type == "m.room.create");
@@ -87,24 +96,45 @@ fn base(
         None => listing.join_rules.as_deref(),
     };
     let bot = u64::from(membership == Membership::Joined);
+    let has_local_members = listing.joined_local_members > bot;
     RoomFacts {
         room_id: listing.room_id.clone(),
         creator: create.map(|create| create.sender.clone()).or_else(|| listing.creator.clone()),
         is_public: rule == Some("public"),
-        has_local_members: listing.joined_local_members > bot,
+        has_local_members,
+        via: if has_local_members { Vec::new() } else { other_servers(state, identity) },
         membership,
         power,
         direct: None,
         in_excluded_space: around.in_excluded_space,
         is_inactive: false,
         was_functional_member: false,
+        recalled: around
+            .recalled
+            .as_ref()
+            .map(|user| Recalled { user: user.clone(), membership: self::membership(state, user) }),
         owes_notice: false,
         repeated: None,
     }
 }
 
-fn membership(state: &[StateEvent], identity: &Identity) -> Membership {
-    let member = content(state, "m.room.member", identity.bot.as_str());
+/// Servers by which a room can be joined that nobody of this one is in.
+fn other_servers(state: &[StateEvent], identity: &Identity) -> Vec<String> {
+    let joined = state
+        .iter()
+        .filter(|event| event.event_type == "m.room.member" && event.content["membership"] == "join");
+    let mut servers: Vec<String> = joined
+        .filter_map(|event| Some(event.state_key.split_once(':')?.1.to_owned()))
+        .filter(|server| server != identity.server.as_str())
+        .collect();
+    servers.sort_unstable();
+    servers.dedup();
+    servers.truncate(MOST_SERVERS);
+    servers
+}
+
+fn membership(state: &[StateEvent], user: &str) -> Membership {
+    let member = content(state, "m.room.member", user);
     match member.and_then(|member| member.get("membership")?.as_str()) {
         Some("join") => Membership::Joined,
         Some("invite") => Membership::Invited,
@@ -113,7 +143,7 @@ fn membership(state: &[StateEvent], identity: &Identity) -> Membership {
     }
 }
 
-fn marks(state: &[StateEvent], identity: &Identity) -> Marks {
+fn marks(state: &[StateEvent], identity: &Identity, around: &Surroundings) -> Marks {
     let mark = |event_type: &str, key: &str| {
         let event = state.iter().find(|event| event.event_type == event_type && event.state_key == key)?;
         Some((event.event_id.clone(), event.sender.clone()))
@@ -121,6 +151,7 @@ fn marks(state: &[StateEvent], identity: &Identity) -> Marks {
     Marks {
         power_levels: mark("m.room.power_levels", ""),
         membership: mark("m.room.member", identity.bot.as_str()),
+        recalled: around.recalled.as_ref().and_then(|user| mark("m.room.member", user)),
     }
 }
 

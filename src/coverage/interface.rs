@@ -7,8 +7,11 @@ use crate::domain::{RoomId, selection::RoomSelection, worker::RoomTotals};
 /// How the loop runs.
 #[derive(Debug, Clone)]
 pub struct RunnerSettings {
-    /// Time between two listings; longer when a listing is slow, so that polling takes a tenth of
-    /// the homeserver's time at most.
+    /// Time between two looks at the number of rooms, which tells that there is a new one. This and
+    /// the next are longer when the homeserver is slow, so that polling takes a tenth of its time at
+    /// most.
+    pub probe: Duration,
+    /// Time between two listings of all rooms, which tell what else changed without a hint.
     pub poll: Duration,
     /// A room without any sign of change is looked at again after this.
     pub recheck: Duration,
@@ -18,7 +21,12 @@ pub struct RunnerSettings {
 
 impl Default for RunnerSettings {
     fn default() -> Self {
-        Self { poll: Duration::from_secs(1), recheck: Duration::from_mins(10), concurrency: 4 }
+        Self {
+            probe: Duration::from_millis(300),
+            poll: Duration::from_secs(5),
+            recheck: Duration::from_mins(10),
+            concurrency: 4,
+        }
     }
 }
 

@@ -10,9 +10,13 @@ mod carry_out;
 mod entries;
 pub mod facts;
 mod interface;
+mod memory;
+mod pace;
+mod perform;
 pub mod planner;
 mod puppet;
 pub mod runner;
+mod schedule;
 mod spaces;
 
 pub use acts::{Act, ActLog, ActLogError, ActOutcome, SentEvent};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
+use super::perform::Deed;
 use crate::{
-    domain::UserId,
+    domain::{RoomId, UserId},
     homeserver::{Admin, Connect, HomeserverError, Result, Session, User},
 };
 
@@ -21,19 +22,19 @@ impl Puppet {
         Self { connect, bot, session: Mutex::new(None) }
     }
 
+    /// Access with a session.
+    pub(super) fn access(&self, session: Session) -> Box<dyn User> {
+        self.connect.user(session)
+    }
+
     /// Does something as the bot; with a new token once if the old one is no longer accepted.
-    pub(super) async fn act<'a, T, F, Fut>(&'a self, admin: &dyn Admin, act: F) -> Result<T>
-    where
-        F: Fn(Box<dyn User>) -> Fut + Send,
-        Fut: Future<Output = Result<T>> + Send + 'a,
-        T: Send,
-    {
-        let session = self.session(admin).await?;
-        match act(self.connect.user(session)).await {
+    pub(super) async fn perform(&self, admin: &dyn Admin, room: &RoomId, deed: &Deed<'_>) -> Result<()> {
+        let access = self.access(self.session(admin).await?);
+        match deed.perform(&*access, room).await {
             Err(HomeserverError::CredentialRefused { .. }) => {
                 *self.session.lock().await = None;
-                let session = self.session(admin).await?;
-                act(self.connect.user(session)).await
+                let access = self.access(self.session(admin).await?);
+                deed.perform(&*access, room).await
             }
             other => other,
         }

@@ -133,20 +133,34 @@ impl Check {
 /// Every room of the server is in exactly one of these states.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RoomTotals {
-    /// The bot is joined with power 100 (or with all it can have).
+    /// The bot is joined with power 100.
     pub covered: u64,
+    /// The bot is joined with less power, and nobody can give it more, by reason code.
+    pub limited: BTreeMap<&'static str, u64>,
     /// The next step is planned or under way.
     pub pending: u64,
     /// Outside the selection, by reason code.
     pub excluded: BTreeMap<&'static str, u64>,
     /// Cannot be covered, by reason code.
     pub blocked: BTreeMap<&'static str, u64>,
+    /// How fast the pending ones become fewer, while there are any.
+    pub pace: Option<Pace>,
+}
+
+/// How fast rooms are settled, measured over the last minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// Rooms a minute.
+    pub per_minute: u64,
+    /// Until none is pending, if it goes on like this.
+    pub remaining_seconds: u64,
 }
 
 impl RoomTotals {
     /// All rooms of the server.
     pub fn total(&self) -> u64 {
-        self.covered + self.pending + self.excluded.values().sum::<u64>() + self.blocked.values().sum::<u64>()
+        let by_reason = [&self.limited, &self.excluded, &self.blocked];
+        self.covered + self.pending + by_reason.into_iter().flat_map(BTreeMap::values).sum::<u64>()
     }
 }
 

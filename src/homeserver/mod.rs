@@ -16,7 +16,7 @@ pub use self::{
         AccountFacts, History, Inspect, MediaUpload, QuarantineChange, Report, Rows, ServerFacts,
         SessionFacts,
     },
-    types::{Account, LoginFlow, NewAccount, OWNERSHIP_PROVIDER, RoomListing, Session, StateEvent},
+    types::{Account, LoginFlow, NewAccount, OWNERSHIP_PROVIDER, RoomList, RoomListing, Session, StateEvent},
 };
 use crate::domain::{DeviceId, Localpart, RoomId, ServerName, UserId};
 
@@ -78,7 +78,9 @@ pub trait Admin: Send + Sync {
     /// The user's devices.
     async fn devices(&self, user: &UserId) -> Result<Vec<DeviceId>>;
     /// Every room of the server.
-    async fn rooms(&self) -> Result<Vec<RoomListing>>;
+    async fn rooms(&self) -> Result<RoomList>;
+    /// The number of rooms of the server: what is cheap to ask often.
+    async fn room_count(&self) -> Result<u64>;
     /// The rooms that a user is joined to.
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>>;
     /// The current state of a room, of one type or all.
@@ -95,12 +97,14 @@ pub trait Admin: Send + Sync {
 /// What any user's token can do in rooms.
 #[async_trait]
 pub trait User: Send + Sync {
-    /// Joins a room.
-    async fn join(&self, room: &RoomId) -> Result<()>;
+    /// Joins a room, by one of the other servers `via` if this one is not in it.
+    async fn join(&self, room: &RoomId, via: &[String]) -> Result<()>;
     /// Leaves a room (or refuses an invitation).
     async fn leave(&self, room: &RoomId) -> Result<()>;
     /// Invites a user.
     async fn invite(&self, room: &RoomId, user: &UserId) -> Result<()>;
+    /// Lifts a user's ban.
+    async fn unban(&self, room: &RoomId, user: &UserId) -> Result<()>;
     /// Writes a state event.
     async fn put_state(
         &self,

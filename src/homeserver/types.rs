@@ -77,6 +77,15 @@ pub struct RoomListing {
     pub state_events: u64,
 }
 
+/// Every room of a server.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RoomList {
+    /// Those that can be read.
+    pub rooms: Vec<RoomListing>,
+    /// How many there are.
+    pub total: u64,
+}
+
 /// One current state event of a room.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StateEvent {

@@ -12,6 +12,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -22,13 +23,15 @@ use super::{
     records,
 };
 use crate::{
-    coverage::{Act, ActLog, ActLogError, ActOutcome, Hint},
+    coverage::{Act, ActLog, ActLogError, ActOutcome, Hint, planner::StepKind},
     domain::{BotName, RoomId, UserId},
     store::Batch,
 };
 
 /// Cursor that keeps the rooms with an act of the last minutes.
 const CURSOR: &str = "coverage:acts";
+/// Cursor that keeps who was brought back into which room.
+const RECALLED: &str = "coverage:recalled";
 /// Clocks of homeserver and worker may differ by so much.
 const EARLIER_MS: i64 = 10_000;
 /// An act shows in the room within so much time, as a rule within a second.
@@ -36,12 +39,24 @@ const LATER_MS: i64 = 120_000;
 /// Hints are dropped when coverage is this far behind: it polls anyway.
 const HINTS: usize = 1024;
 
+/// An act of the last minutes, by which its traces are known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Trace {
+    /// Milliseconds since 1970.
+    at: i64,
+    /// Who was moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    person: Option<String>,
+}
+
 /// The worker's part of coverage.
 pub struct Acts {
     bot_name: BotName,
     bot: UserId,
     recorder: Recorder,
-    rooms: Mutex<BTreeMap<String, i64>>,
+    rooms: Mutex<BTreeMap<String, Trace>>,
+    /// Who is in a room only because the bot needed their power.
+    recalled: Mutex<BTreeMap<String, String>>,
     /// Events by their ids, where the homeserver told them.
     sent: Mutex<HashMap<String, i64>>,
     hints: Mutex<Option<mpsc::Sender<Hint>>>,
@@ -56,6 +71,7 @@ impl Acts {
             bot,
             recorder,
             rooms: Mutex::default(),
+            recalled: Mutex::default(),
             sent: Mutex::default(),
             hints: Mutex::default(),
             cancel,
@@ -65,9 +81,9 @@ impl Acts {
     /// Reads what was intended before this start.
     pub(crate) async fn load(&self, cancel: &CancellationToken) -> Result<(), Stop> {
         let known = self.recorder.cursor(CURSOR, cancel).await?;
-        let known: BTreeMap<String, i64> =
-            known.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
-        locked(&self.rooms).extend(known);
+        locked(&self.rooms).extend(parsed::<Trace>(known));
+        let recalled = self.recorder.cursor(RECALLED, cancel).await?;
+        locked(&self.recalled).extend(parsed::<String>(recalled));
         Ok(())
     }
 
@@ -83,17 +99,28 @@ impl Acts {
     }
 
     /// The rooms with a recent act, this one among them, as the cursor's value.
-    fn intend_in(&self, room: &RoomId) -> String {
+    fn intend_in(&self, act: &Act) -> (String, String) {
         let now = self.now_ms();
         let mut rooms = locked(&self.rooms);
-        rooms.retain(|_, at| now.saturating_sub(*at) < LATER_MS);
-        rooms.insert(room.to_string(), now);
-        serde_json::to_string(&*rooms).unwrap_or_default()
+        rooms.retain(|_, trace| now.saturating_sub(trace.at) < LATER_MS);
+        rooms.insert(act.room_id.to_string(), Trace { at: now, person: act.recalled.clone() });
+        (CURSOR.to_owned(), serde_json::to_string(&*rooms).unwrap_or_default())
+    }
+
+    /// Who was brought back, as the cursor's value, after a change.
+    fn note_recalled(&self, change: impl FnOnce(&mut BTreeMap<String, String>)) -> (String, String) {
+        let mut recalled = locked(&self.recalled);
+        change(&mut recalled);
+        (RECALLED.to_owned(), serde_json::to_string(&*recalled).unwrap_or_default())
     }
 
     async fn append(&self, batch: &Batch) -> Result<(), ActLogError> {
         self.recorder.append(batch, &self.cancel).await.map(drop).map_err(|stop| ActLogError(Box::new(stop)))
     }
+}
+
+fn parsed<T: DeserializeOwned>(cursor: Option<String>) -> BTreeMap<String, T> {
+    cursor.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default()
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -103,10 +130,14 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[async_trait]
 impl ActLog for Acts {
     async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
-        let cursor = (CURSOR.to_owned(), self.intend_in(&act.room_id));
+        let mut cursors = vec![self.intend_in(act)];
+        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.recalled) {
+            let (room, person) = (act.room_id.to_string(), person.clone());
+            cursors.push(self.note_recalled(|recalled| drop(recalled.insert(room, person))));
+        }
         let now = self.recorder.clock().now();
         let draft = records::act_intended(&self.bot_name, &self.bot, act, now);
-        self.append(&Batch { drafts: vec![draft], cursors: vec![cursor], ..Batch::default() }).await
+        self.append(&Batch { drafts: vec![draft], cursors, ..Batch::default() }).await
     }
 
     async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
@@ -119,6 +150,15 @@ impl ActLog for Acts {
         }
         let draft = records::act_ended(&self.bot_name, &self.bot, act, outcome, self.recorder.clock().now());
         self.append(&Batch { drafts: vec![draft], ..Batch::default() }).await
+    }
+
+    fn recalled(&self, room: &RoomId) -> Option<String> {
+        locked(&self.recalled).get(room.as_str()).cloned()
+    }
+
+    async fn forget_recalled(&self, room: &RoomId) -> Result<(), ActLogError> {
+        let cursor = self.note_recalled(|recalled| drop(recalled.remove(room.as_str())));
+        self.append(&Batch { cursors: vec![cursor], ..Batch::default() }).await
     }
 }
 
@@ -144,18 +184,36 @@ impl Presence for Acts {
         if field("event_id").is_some_and(|id| locked(&self.sent).contains_key(id)) {
             return true;
         }
-        let Some(acted) = locked(&self.rooms).get(room.as_str()).copied() else { return false };
+        let Some(trace) = locked(&self.rooms).get(room.as_str()).cloned() else { return false };
         let at = event.get("origin_server_ts").and_then(Value::as_i64).unwrap_or_default();
-        (acted - EARLIER_MS..=acted + LATER_MS).contains(&at) && favours(event, self.bot.as_str())
+        (trace.at - EARLIER_MS..=trace.at + LATER_MS).contains(&at)
+            && (favours(event, self.bot.as_str()) || trace.person.is_some_and(|person| moves(event, &person)))
     }
 }
 
-/// Whether an event invites the bot, or gives it more power than it had.
+/// Whether an event is about somebody's own place in the room.
+fn moves(event: &Value, person: &str) -> bool {
+    let field = |name| event.get(name).and_then(Value::as_str);
+    field("type") == Some("m.room.member")
+        && field("state_key") == Some(person)
+        && matches!(
+            event.pointer("/content/membership").and_then(Value::as_str),
+            Some("invite" | "join" | "leave")
+        )
+}
+
+/// Whether an event invites the bot, lifts its ban, or gives it more power than it had.
 fn favours(event: &Value, bot: &str) -> bool {
     let field = |name| event.get(name).and_then(Value::as_str);
     match (field("type"), field("state_key")) {
         (Some("m.room.member"), Some(key)) => {
-            key == bot && event.pointer("/content/membership").and_then(Value::as_str) == Some("invite")
+            let membership = |path| event.pointer(path).and_then(Value::as_str);
+            let was_banned = membership("/unsigned/prev_content/membership") == Some("ban");
+            match membership("/content/membership") {
+                Some("invite") => key == bot,
+                Some("leave") => key == bot && was_banned,
+                _ => false,
+            }
         }
         (Some("m.room.power_levels"), Some("")) => {
             let power = |content: Option<&Value>| {
@@ -171,7 +229,7 @@ fn favours(event: &Value, bot: &str) -> bool {
 mod tests {
     use serde_json::json;
 
-    use super::favours;
+    use super::{favours, moves};
 
     const BOT: &str = "@auditbot:example.org";
 
@@ -180,6 +238,13 @@ mod tests {
         let member = |key: &str, membership: &str| json!({"type": "m.room.member", "state_key": key, "content": {"membership": membership}});
         assert!(favours(&member(BOT, "invite"), BOT));
         assert!(!favours(&member(BOT, "ban"), BOT));
+        assert!(!favours(&member(BOT, "leave"), BOT));
+        let mut unban = member(BOT, "leave");
+        unban["unsigned"] = json!({"prev_content": {"membership": "ban"}});
+        assert!(favours(&unban, BOT));
+        assert!(moves(&member("@carol:example.org", "join"), "@carol:example.org"));
+        assert!(!moves(&member("@carol:example.org", "ban"), "@carol:example.org"));
+        assert!(!moves(&member("@dave:example.org", "join"), "@carol:example.org"));
         assert!(!favours(&member("@alice:example.org", "invite"), BOT));
         let power = |before: i64, after: i64| {
             json!({"type": "m.room.power_levels", "state_key": "", "content": {"users": {BOT: after}},

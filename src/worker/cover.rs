@@ -8,7 +8,10 @@ use tracing::Instrument as _;
 
 use super::{acts::Acts, board::Board, ports::InstructionsReceiver, recorder::Stop};
 use crate::{
-    coverage::{Control, CoverageState, Runner, RunnerSettings, planner::Identity},
+    coverage::{
+        Control, CoverageState, Runner, RunnerSettings,
+        planner::{Identity, Obstacle},
+    },
     domain::{Clock, UserId, worker::Check},
     homeserver::{Connect, Session},
 };
@@ -139,15 +142,15 @@ fn judge(
     if !state.is_complete {
         return Check::unknown("Looking", "not every room has been looked at yet");
     }
-    let blocked: u64 = state.totals.blocked.values().sum();
     if state.totals.pending == 0 {
         *uncovered_since = None;
     }
-    if blocked > 0 {
-        let reasons: Vec<&str> = state.totals.blocked.keys().copied().collect();
+    let (final_ones, curable): (Vec<&str>, Vec<&str>) =
+        state.totals.blocked.keys().partition(|reason| Obstacle::is_final_code(reason));
+    if !curable.is_empty() {
         return Check::failed(
             "RoomsBlocked",
-            format!("some rooms cannot be covered ({}); see status.rooms", reasons.join(", ")),
+            format!("some rooms are not covered ({}); see status.rooms", curable.join(", ")),
         );
     }
     if state.totals.pending > 0 {
@@ -159,7 +162,15 @@ fn judge(
             );
         }
     }
-    Check::ok("Covered", "the bot is in every room of its selection")
+    if final_ones.is_empty() {
+        Check::ok("Covered", "the bot is in every room of its selection")
+    } else {
+        let reasons = final_ones.join(", ");
+        let message = format!(
+            "the bot is in every room of its selection that it can get into; see status.rooms for those that nobody can let it into ({reasons})"
+        );
+        Check::ok("Covered", message)
+    }
 }
 
 #[cfg(test)]
@@ -170,7 +181,7 @@ mod tests {
     fn state(pending: u64, blocked: u64) -> CoverageState {
         let mut totals = RoomTotals { covered: 1, pending, ..RoomTotals::default() };
         if blocked > 0 {
-            totals.blocked.insert("no_local_admin", blocked);
+            totals.blocked.insert("refused", blocked);
         }
         CoverageState { is_complete: true, totals, problem: None }
     }
@@ -191,7 +202,11 @@ mod tests {
     fn what_hinders_is_named() {
         let (now, mut since) = (Instant::now(), None);
         let blocked = judge(&state(0, 2), false, true, &mut since, now);
-        assert!(blocked.message.contains("no_local_admin"));
+        assert_eq!((blocked.ok, blocked.message.contains("refused")), (Some(false), true));
+        let mut dead = state(0, 0);
+        dead.totals.blocked.insert("nobody_local", 1);
+        let dead = judge(&dead, false, true, &mut since, now);
+        assert_eq!((dead.ok, dead.message.contains("nobody_local")), (Some(true), true));
         assert_eq!(judge(&state(0, 0), true, true, &mut since, now).reason, "CoveragePaused");
         assert_eq!(judge(&state(0, 0), false, false, &mut since, now).reason, "IdentityBroken");
         let problem = Problem { category: "not_admin", message: "no admin".into() };

@@ -272,6 +272,10 @@ fn act_record(
     draft.context.reason = Some(act.reason.to_owned());
     draft.text = Some(act.kind.as_str().to_owned());
     draft.relations.push(Relation::new("room", act.room_id.as_str(), "in"));
+    if let Some(person) = &act.recalled {
+        draft.relations.push(Relation::new("user", person, "target"));
+        draft.subjects.push(Subject { person: person.clone(), role: "target".to_owned() });
+    }
     draft.changes = vec![change("/act/kind", None, Some(act.kind.as_str().into()))];
     for person in draft.on_behalf_of.iter().chain([&user.to_string()]) {
         let role = if person == user.as_str() { "actor" } else { "on_behalf_of" };
@@ -344,7 +348,8 @@ mod tests {
         let act = Act {
             id: "1-1".to_owned(),
             room_id: RoomId::parse("!room:example.org").unwrap(),
-            kind: StepKind::MakeAdmin,
+            kind: StepKind::Return,
+            recalled: Some("@alice:example.org".to_owned()),
             on_behalf_of: None,
             reason: "coverage",
         };

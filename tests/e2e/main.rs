@@ -18,6 +18,7 @@ mod api_server;
 mod capture;
 mod conversation;
 mod coverage;
+mod coverage_recovery;
 mod deletion;
 mod examples;
 mod faults_capture;

@@ -33,7 +33,7 @@ async fn covers_rooms_of_every_kind_and_version() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_room_is_covered_within_a_poll_and_a_bit() {
+async fn a_new_room_is_covered_within_a_second() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
     homeserver.set_latency(Duration::from_millis(20));
@@ -41,24 +41,27 @@ async fn a_new_room_is_covered_within_a_poll_and_a_bit() {
     bot.until("started", 5, |state| state.is_complete).await;
     let room = homeserver.create_room(&alice, "12", RoomKind::Encrypted);
     let took = bot.covered(1, 5).await;
-    assert!(took < Duration::from_millis(1500), "took {took:?}");
+    assert!(took < Duration::from_millis(700), "took {took:?}");
     assert_eq!(homeserver.power(&room, &bot.user), 100);
     bot.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_settled_server_costs_two_requests_a_poll() {
+async fn a_settled_server_costs_few_requests() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
     let rooms = rooms_of_all_kinds(&homeserver, &alice);
     let mut bot = start(&homeserver, "auditbot", Control::default());
     bot.covered(rooms.len() as u64, 10).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
     let before = homeserver.calls().len();
     tokio::time::sleep(Duration::from_secs(60)).await;
     let calls = homeserver.calls().split_off(before);
-    assert!(calls.len() <= 122, "{} calls in a minute", calls.len());
-    assert!(calls.iter().all(|call| matches!(call.call, "rooms" | "joined_rooms")), "{calls:?}");
+    let count = |name: &str| calls.iter().filter(|call| call.call == name).count();
+    let (listings, probes) = (count("rooms"), count("room_count"));
+    assert!(listings <= 13 && count("joined_rooms") <= 13, "{listings} listings in a minute");
+    assert!(probes <= 200, "{probes} looks at the number of rooms in a minute");
+    assert_eq!(calls.len(), 2 * listings + probes, "{calls:?}");
     bot.stop().await;
 }
 
@@ -130,11 +133,11 @@ async fn a_creator_who_takes_the_power_back_each_time_is_not_answered_in_a_hot_l
 }
 
 #[tokio::test(start_paused = true)]
-async fn kicked_comes_back_and_banned_does_not() {
+async fn kicked_comes_back_and_banned_where_nobody_stands_above_does_not() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
     let kicked = homeserver.create_room(&alice, "12", RoomKind::Private);
-    let banned = homeserver.create_room(&alice, "12", RoomKind::Private);
+    let banned = homeserver.create_room(&alice, "11", RoomKind::Private);
     let mut bot = start(&homeserver, "auditbot", Control::default());
     bot.covered(2, 5).await;
     let asked = homeserver.count("make_room_admin");
@@ -304,9 +307,8 @@ async fn an_unreachable_homeserver_is_a_problem_that_passes() {
 #[tokio::test(start_paused = true)]
 async fn one_room_that_is_refused_does_not_hold_up_the_others() {
     let homeserver = server();
-    let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+    let alice = user(&homeserver, "alice");
     let empty = homeserver.create_room(&alice, "11", RoomKind::Private);
-    homeserver.force_membership(&empty, &bob, "join");
     homeserver.force_membership(&empty, &alice, "leave");
     homeserver.create_room(&alice, "11", RoomKind::Private);
     homeserver.fail("join", 1, || HomeserverError::Refused {
@@ -317,7 +319,7 @@ async fn one_room_that_is_refused_does_not_hold_up_the_others() {
     });
     let mut bot = start(&homeserver, "auditbot", Control::default());
     bot.until("honest", 10, |state| {
-        state.totals.covered == 1 && state.totals.blocked.get("no_local_admin") == Some(&1)
+        state.totals.covered == 1 && state.totals.blocked.get("nobody_local") == Some(&1)
     })
     .await;
     bot.stop().await;

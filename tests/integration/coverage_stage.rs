@@ -1,6 +1,7 @@
 //! The coverage loop of one bot on a homeserver in memory, its rooms, and what it told its log.
 
 use std::{
+    collections::HashMap,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -45,6 +46,7 @@ pub(crate) enum Entry {
 #[derive(Default)]
 pub(crate) struct Log {
     entries: Mutex<Vec<Entry>>,
+    recalled: Mutex<HashMap<RoomId, String>>,
     pub(crate) refuses: Mutex<bool>,
 }
 
@@ -55,11 +57,23 @@ impl ActLog for Log {
             return Err(ActLogError("database is gone".into()));
         }
         self.entries.lock().unwrap().push(Entry::Intent(act.clone()));
+        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.recalled) {
+            self.recalled.lock().unwrap().insert(act.room_id.clone(), person.clone());
+        }
         Ok(())
     }
 
     async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
         self.entries.lock().unwrap().push(Entry::Outcome(act.id.clone(), outcome.clone()));
+        Ok(())
+    }
+
+    fn recalled(&self, room: &RoomId) -> Option<String> {
+        self.recalled.lock().unwrap().get(room).cloned()
+    }
+
+    async fn forget_recalled(&self, room: &RoomId) -> Result<(), ActLogError> {
+        self.recalled.lock().unwrap().remove(room);
         Ok(())
     }
 }
@@ -69,12 +83,16 @@ impl Log {
         self.entries.lock().unwrap().clone()
     }
 
-    pub(crate) fn kinds(&self) -> Vec<StepKind> {
-        let kind = |entry: Entry| match entry {
-            Entry::Intent(act) => Some(act.kind),
+    pub(crate) fn intents(&self) -> Vec<Act> {
+        let act = |entry: Entry| match entry {
+            Entry::Intent(act) => Some(act),
             Entry::Outcome(..) => None,
         };
-        self.entries().into_iter().filter_map(kind).collect()
+        self.entries().into_iter().filter_map(act).collect()
+    }
+
+    pub(crate) fn kinds(&self) -> Vec<StepKind> {
+        self.intents().into_iter().map(|act| act.kind).collect()
     }
 }
 
@@ -114,8 +132,16 @@ pub(crate) fn start_again(
     admin: Session,
     control: Control,
 ) -> Bot {
+    run(homeserver, bot, admin, control, Arc::default())
+}
+
+/// The next process after one that ended, which finds what that one has recorded.
+pub(crate) fn continue_with(homeserver: &MockHomeserver, ended: &Bot, admin: Session) -> Bot {
+    run(homeserver, &ended.user, admin, Control::default(), Arc::clone(&ended.log))
+}
+
+fn run(homeserver: &MockHomeserver, bot: &UserId, admin: Session, control: Control, log: Arc<Log>) -> Bot {
     let identity = Identity { bot: bot.clone(), server: ServerName::parse("here.org").unwrap() };
-    let log = Arc::new(Log::default());
     let settings = RunnerSettings::default();
     let connect = Arc::new(homeserver.clone());
     let runner = Runner::new(connect, admin, identity, log.clone(), Arc::new(FixedClock), settings);

@@ -283,7 +283,7 @@ async fn every_page_of_the_rooms_is_read_and_an_absurd_row_hides_no_other() {
         ResponseTemplate::new(200).set_body_json(body)
     };
     Mock::given(path("/_synapse/admin/v1/rooms")).respond_with(page).mount(&server).await;
-    let rooms = admin(&server).rooms().await.unwrap();
+    let rooms = admin(&server).rooms().await.unwrap().rooms;
     let ids: Vec<&str> = rooms.iter().map(|room| room.room_id.as_str()).collect();
     assert_eq!(ids, ["!a:h", "!b:h"]);
     assert_eq!(rooms[1].creator, None);

@@ -14,6 +14,7 @@ mod console_forward;
 #[cfg(test)]
 mod console_stage;
 #[cfg(test)]
+mod coverage_recovery;
 mod coverage_runner;
 #[cfg(test)]
 mod coverage_selection;

@@ -1,13 +1,16 @@
 //! Facts about one room in, the next step out. No client, no clock, no memory of its own.
 //!
 //! Rules that hold for every plan: a room without `m.room.power_levels` is not touched (it is being
-//! created, and power given now destroys it); nothing is done for a banned bot; an invitation to a
-//! room outside the selection is refused. A step that has been carried out several times without
-//! changing anything is not planned again.
+//! created, and power given now destroys it); for a banned bot nothing is done before the ban is
+//! lifted; an invitation to a room outside the selection is refused; whoever was brought back leaves
+//! again. A step that has been carried out several times without changing anything is not planned
+//! again.
 
 mod exclusion;
+mod helpers;
 mod power;
 mod reasons;
+mod step;
 #[cfg(test)]
 mod tests;
 
@@ -15,8 +18,10 @@ use serde_json::{Value, json};
 
 pub use self::{
     exclusion::excluded_unlisted,
+    helpers::{Absent, Helpers, Raise},
     power::{Grant, Power, PowerFacts, content, read_power},
     reasons::{Exclusion, Obstacle},
+    step::{Step, StepKind},
 };
 use crate::domain::{RoomId, ServerName, UserId, selection::RoomSelection};
 
@@ -51,6 +56,22 @@ pub struct DirectChat {
     pub marked_by: Option<String>,
 }
 
+/// Somebody whom the bot brought back for their power, and who leaves again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recalled {
+    /// Who.
+    pub user: String,
+    /// Their membership.
+    pub membership: Membership,
+}
+
+impl Recalled {
+    /// In the room or invited.
+    pub fn is_there(&self) -> bool {
+        matches!(self.membership, Membership::Joined | Membership::Invited)
+    }
+}
+
 /// Everything that decides what a room needs.
 #[expect(clippy::struct_excessive_bools, reason = "facts that are independent of each other")]
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +84,8 @@ pub struct RoomFacts {
     pub is_public: bool,
     /// Somebody of this server is in it.
     pub has_local_members: bool,
+    /// Other servers whose users are in it.
+    pub via: Vec<String>,
     /// The bot's membership.
     pub membership: Membership,
     /// Who has which power.
@@ -76,6 +99,8 @@ pub struct RoomFacts {
     /// This process has seen the bot among the functional members; a person who then takes it out
     /// has their way.
     pub was_functional_member: bool,
+    /// Set while somebody is in the room, or invited, because the bot needed their power.
+    pub recalled: Option<Recalled>,
     /// The bot joined just now and owes its notice.
     pub owes_notice: bool,
     /// The last step and how often it was carried out without changing anything.
@@ -91,89 +116,15 @@ pub struct Identity {
     pub server: ServerName,
 }
 
-/// What to do next in a room.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Step {
-    /// Have the homeserver give the bot power, and an invitation where one is needed, in the name
-    /// of a local user.
-    MakeAdmin {
-        /// Whose name the homeserver will use, as far as can be foreseen.
-        on_behalf_of: String,
-    },
-    /// Join.
-    Join,
-    /// Refuse an invitation to a room outside the selection.
-    RefuseInvitation(Exclusion),
-    /// Leave a room that the selection forbids.
-    Leave(Exclusion),
-    /// Write [`FUNCTIONAL_MEMBERS`] with this content.
-    MarkFunctional(Value),
-    /// Post the notice of the selection.
-    PostNotice(String),
-}
-
-/// A step without its particulars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum StepKind {
-    /// [`Step::MakeAdmin`].
-    MakeAdmin,
-    /// [`Step::Join`].
-    Join,
-    /// [`Step::RefuseInvitation`].
-    RefuseInvitation,
-    /// [`Step::Leave`].
-    Leave,
-    /// [`Step::MarkFunctional`].
-    MarkFunctional,
-    /// [`Step::PostNotice`].
-    PostNotice,
-}
-
-impl StepKind {
-    /// Every kind.
-    pub const ALL: [Self; 6] = [
-        Self::MakeAdmin,
-        Self::Join,
-        Self::RefuseInvitation,
-        Self::Leave,
-        Self::MarkFunctional,
-        Self::PostNotice,
-    ];
-
-    /// Short `snake_case` name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MakeAdmin => "make_admin",
-            Self::Join => "join",
-            Self::RefuseInvitation => "refuse_invitation",
-            Self::Leave => "leave",
-            Self::MarkFunctional => "mark_functional",
-            Self::PostNotice => "post_notice",
-        }
-    }
-}
-
-impl Step {
-    /// Its kind.
-    pub fn kind(&self) -> StepKind {
-        match self {
-            Self::MakeAdmin { .. } => StepKind::MakeAdmin,
-            Self::Join => StepKind::Join,
-            Self::RefuseInvitation(_) => StepKind::RefuseInvitation,
-            Self::Leave(_) => StepKind::Leave,
-            Self::MarkFunctional(_) => StepKind::MarkFunctional,
-            Self::PostNotice(_) => StepKind::PostNotice,
-        }
-    }
-}
-
 /// What a room needs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Plan {
     /// Something is to be done.
     Step(Step),
-    /// The bot is in and has the power it can have.
+    /// The bot is in, with an admin's power.
     Covered,
+    /// The bot is in, with less power than an admin's, and nobody can give it more.
+    Limited(Obstacle),
     /// Outside the selection.
     Excluded(Exclusion),
     /// Cannot be covered.
@@ -183,19 +134,25 @@ pub enum Plan {
 /// Plans the next step.
 pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -> Plan {
     let Power::Known(power) = &facts.power else {
-        return Plan::Blocked(Obstacle::PowerLevelsMissing);
+        // Of a room that everybody has left the homeserver shows no state either.
+        let is_empty = !facts.has_local_members && facts.membership != Membership::Joined;
+        let obstacle = if is_empty { Obstacle::NobodyLocal } else { Obstacle::PowerLevelsMissing };
+        return Plan::Blocked(obstacle);
     };
     let wanted = match exclusion::excluded(facts, selection, identity) {
         Some(reason) => outside(facts.membership, reason),
         None => match facts.membership {
-            Membership::Banned => Plan::Blocked(Obstacle::Banned),
-            Membership::Invited => Plan::Step(Step::Join),
-            Membership::Outside if facts.is_public && facts.has_local_members => Plan::Step(Step::Join),
+            Membership::Banned => lift_ban(facts, power),
+            Membership::Invited => join(Vec::new()),
             Membership::Outside => come_in(facts, power),
             Membership::Joined => settle(facts, power, selection, identity),
         },
     };
-    give_up(wanted, facts)
+    give_up(release(wanted, facts), facts)
+}
+
+fn join(via: Vec<String>) -> Plan {
+    Plan::Step(Step::Join { via })
 }
 
 /// What becomes of a room outside the selection.
@@ -207,38 +164,100 @@ fn outside(membership: Membership, reason: Exclusion) -> Plan {
     }
 }
 
-/// The way into a room that needs an invitation.
+/// The way back for a bot that is banned.
+fn lift_ban(facts: &RoomFacts, power: &PowerFacts) -> Plan {
+    let helpers = &power.helpers;
+    match &helpers.unban {
+        Some(user) => Plan::Step(Step::Unban { on_behalf_of: user.clone() }),
+        None => recall(facts, helpers).map_or(Plan::Blocked(Obstacle::Banned), Plan::Step),
+    }
+}
+
+/// The way in.
 fn come_in(facts: &RoomFacts, power: &PowerFacts) -> Plan {
     if !facts.has_local_members {
-        return Plan::Blocked(Obstacle::NobodyLocal);
+        let is_open = facts.is_public && !facts.via.is_empty();
+        return if is_open { join(facts.via.clone()) } else { Plan::Blocked(Obstacle::NobodyLocal) };
     }
-    match &power.grant {
-        Grant::By { user, .. } => Plan::Step(Step::MakeAdmin { on_behalf_of: user.clone() }),
-        Grant::NoLocalAdmin => Plan::Blocked(Obstacle::NoLocalAdmin),
-        Grant::NotEnoughPower => Plan::Blocked(Obstacle::NotEnoughPower),
+    if facts.is_public {
+        return join(Vec::new());
+    }
+    if let Grant::By { user, .. } = &power.grant {
+        return Plan::Step(Step::MakeAdmin { on_behalf_of: user.clone() });
+    }
+    match (more_power(facts, power), &power.helpers.invite) {
+        (Some(step), _) => Plan::Step(step),
+        (None, Some(user)) => Plan::Step(Step::Invite { on_behalf_of: user.clone() }),
+        (None, None) => Plan::Blocked(missing(power)),
+    }
+}
+
+/// How the bot gets more power than it has.
+fn more_power(facts: &RoomFacts, power: &PowerFacts) -> Option<Step> {
+    if let Grant::By { user, level } = &power.grant
+        && *level > power.bot
+    {
+        return Some(Step::MakeAdmin { on_behalf_of: user.clone() });
+    }
+    let Helpers { raise, absent, .. } = &power.helpers;
+    let raise = raise.as_ref();
+    let could = |absent: &Absent| raise.is_none_or(|raise| absent.level > raise.level);
+    let recalled = absent.as_ref().filter(|absent| could(absent)).and_then(|_| recall(facts, &power.helpers));
+    recalled.or_else(|| {
+        let Raise { user, content, .. } = raise?;
+        Some(Step::Raise { on_behalf_of: user.clone(), content: content.clone() })
+    })
+}
+
+/// How somebody who is needed comes back, if there is anybody.
+fn recall(facts: &RoomFacts, helpers: &Helpers) -> Option<Step> {
+    let absent = helpers.absent.as_ref().filter(|_| facts.has_local_members)?;
+    let user = absent.user.clone();
+    if facts.is_public || absent.is_invited {
+        return Some(Step::Return { user });
+    }
+    match &helpers.invite {
+        _ if helpers.bot_invites => Some(Step::Recall { user, on_behalf_of: None }),
+        Some(host) => Some(Step::Recall { user, on_behalf_of: Some(host.clone()) }),
+        None => None,
+    }
+}
+
+fn missing(power: &PowerFacts) -> Obstacle {
+    match power.grant {
+        Grant::NoLocalAdmin => Obstacle::NoLocalAdmin,
+        Grant::By { .. } | Grant::NotEnoughPower => Obstacle::NotEnoughPower,
     }
 }
 
 /// What is left to do in a room that the bot is in.
 fn settle(facts: &RoomFacts, power: &PowerFacts, selection: &RoomSelection, identity: &Identity) -> Plan {
-    if power.bot < FULL_POWER {
-        match &power.grant {
-            Grant::By { user, level } if *level > power.bot => {
-                return Plan::Step(Step::MakeAdmin { on_behalf_of: user.clone() });
-            }
-            // Nobody of this server has more than the bot: that is all it can have.
-            Grant::By { .. } => {}
-            Grant::NoLocalAdmin if power.bot > power.default => {}
-            Grant::NoLocalAdmin => return Plan::Blocked(Obstacle::NoLocalAdmin),
-            Grant::NotEnoughPower => return Plan::Blocked(Obstacle::NotEnoughPower),
-        }
+    let is_admin = power.bot >= FULL_POWER;
+    if !is_admin && let Some(step) = more_power(facts, power) {
+        return Plan::Step(step);
     }
     if let Some(content) = functional_members(facts, power, identity) {
         return Plan::Step(Step::MarkFunctional(content));
     }
     match &selection.notice {
         Some(notice) if facts.owes_notice => Plan::Step(Step::PostNotice(notice.clone())),
-        _ => Plan::Covered,
+        _ if is_admin => Plan::Covered,
+        _ => Plan::Limited(missing(power)),
+    }
+}
+
+/// Whoever was brought back leaves as soon as nothing more is done by their power.
+fn release(wanted: Plan, facts: &RoomFacts) -> Plan {
+    let needs = |user: &str| match &wanted {
+        Plan::Step(Step::MakeAdmin { .. } | Step::Unban { .. } | Step::Join { .. }) => true,
+        Plan::Step(step @ (Step::Recall { .. } | Step::Return { .. })) => step.recalled() == Some(user),
+        _ => false,
+    };
+    match &facts.recalled {
+        Some(recalled) if recalled.is_there() && !needs(&recalled.user) => {
+            Plan::Step(Step::Release { user: recalled.user.clone() })
+        }
+        _ => wanted,
     }
 }
 

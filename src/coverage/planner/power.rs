@@ -3,20 +3,23 @@
 
 use serde_json::Value;
 
-use super::{FULL_POWER, FUNCTIONAL_MEMBERS, Identity};
+use super::{
+    FULL_POWER, FUNCTIONAL_MEMBERS, Identity,
+    helpers::{Helpers, helpers},
+};
 use crate::{domain::UserId, homeserver::StateEvent};
 
 /// Who has which power in a room.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Power {
     /// There is no `m.room.power_levels`.
     Missing,
     /// There is one.
-    Known(PowerFacts),
+    Known(Box<PowerFacts>),
 }
 
 /// The numbers that matter.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct PowerFacts {
     /// The bot's power.
     pub bot: i64,
@@ -26,6 +29,8 @@ pub struct PowerFacts {
     pub needed_for_functional_members: i64,
     /// What `make_room_admin` can do here.
     pub grant: Grant,
+    /// By whom else the bot can get in and up.
+    pub helpers: Helpers,
 }
 
 /// What `make_room_admin` can do in a room.
@@ -40,37 +45,44 @@ pub enum Grant {
     },
     /// Nobody of this server who is in the room is named in its power levels or created it.
     NoLocalAdmin,
-    /// The most powerful such member may not change power levels.
+    /// The most powerful such member may not change power levels, or cannot be acted for.
     NotEnoughPower,
 }
 
 /// Reads the power out of a room's state, which must hold the power levels, the create event and
-/// the memberships of everybody of this server who could give power.
-pub fn read_power(state: &[StateEvent], identity: &Identity) -> Power {
+/// the memberships of everybody of this server who could give power. `unhelpful` are people in whose
+/// name nothing could be done.
+pub fn read_power(state: &[StateEvent], identity: &Identity, unhelpful: &[String]) -> Power {
     let Some(levels) = content(state, "m.room.power_levels", "") else { return Power::Missing };
     let default = level(levels, "users_default").unwrap_or(0);
-    let named = |user: &str| levels.get("users").and_then(|users| number(users.get(user)?));
     let bot = if creators(state).any(|creator| creator == identity.bot.as_str()) {
         i64::MAX
     } else {
-        named(identity.bot.as_str()).unwrap_or(default)
+        named(levels, identity.bot.as_str()).unwrap_or(default)
     };
-    Power::Known(PowerFacts {
+    Power::Known(Box::new(PowerFacts {
         bot,
         default,
         needed_for_functional_members: needed(levels, FUNCTIONAL_MEMBERS),
-        grant: grant(state, levels, identity),
-    })
+        grant: grant(state, levels, identity, unhelpful),
+        helpers: helpers(state, levels, identity, unhelpful),
+    }))
 }
 
-fn grant(state: &[StateEvent], levels: &Value, identity: &Identity) -> Grant {
+fn grant(state: &[StateEvent], levels: &Value, identity: &Identity, unhelpful: &[String]) -> Grant {
     let could = |user: &str| {
         user != identity.bot.as_str()
             && UserId::parse(user).is_ok_and(|user| user.is_local_to(&identity.server))
             && is_joined(state, user)
     };
+    // The homeserver takes whom it takes: if that is somebody in whose name nothing can be done, it
+    // does not take the next one.
+    let is_unhelpful = |user: &str| unhelpful.iter().any(|other| other == user);
     // From version 12 on creators stand above every number, and give an admin's power.
     if let Some(creator) = creators(state).find(|creator| could(creator)) {
+        if is_unhelpful(creator) {
+            return Grant::NotEnoughPower;
+        }
         return Grant::By { user: creator.to_owned(), level: FULL_POWER };
     }
     let named = levels.get("users").and_then(Value::as_object).into_iter().flatten();
@@ -78,12 +90,18 @@ fn grant(state: &[StateEvent], levels: &Value, identity: &Identity) -> Grant {
     match levels_of.filter(|(user, _)| could(user)).max_by_key(|(_, level)| *level) {
         None => Grant::NoLocalAdmin,
         Some((_, level)) if level < needed(levels, "m.room.power_levels") => Grant::NotEnoughPower,
+        Some((user, _)) if is_unhelpful(user) => Grant::NotEnoughPower,
         Some((user, level)) => Grant::By { user: user.clone(), level },
     }
 }
 
+/// The level that the power levels name for a user.
+pub(super) fn named(levels: &Value, user: &str) -> Option<i64> {
+    number(levels.get("users")?.get(user)?)
+}
+
 /// The users with a creator's power; none before version 12.
-fn creators(state: &[StateEvent]) -> impl Iterator<Item = &str> {
+pub(super) fn creators(state: &[StateEvent]) -> impl Iterator<Item = &str> {
     let create = state.iter().find(|event| event.event_type == "m.room.create");
     let privileged = create.filter(|create| has_creator_power(&create.content));
     privileged.into_iter().flat_map(|create| {
@@ -110,12 +128,13 @@ pub fn content<'a>(state: &'a [StateEvent], event_type: &str, key: &str) -> Opti
     state.iter().find(is_it).map(|event| &event.content)
 }
 
-fn needed(levels: &Value, event_type: &str) -> i64 {
+/// The level that a state event needs.
+pub(super) fn needed(levels: &Value, event_type: &str) -> i64 {
     let own = levels.get("events").and_then(|events| number(events.get(event_type)?));
     own.or_else(|| level(levels, "state_default")).unwrap_or(50)
 }
 
-fn level(levels: &Value, name: &str) -> Option<i64> {
+pub(super) fn level(levels: &Value, name: &str) -> Option<i64> {
     number(levels.get(name)?)
 }
 

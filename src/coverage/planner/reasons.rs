@@ -68,13 +68,13 @@ impl Exclusion {
 pub enum Obstacle {
     /// It has no power levels (yet): it is being created, or its creation was never finished.
     PowerLevelsMissing,
-    /// The bot is banned.
+    /// The bot is banned, and nobody can lift it.
     Banned,
     /// Nobody of this server is in it.
     NobodyLocal,
-    /// No member of this server has power of their own in it.
+    /// Nobody of this server has power in it, neither those who are in it nor those who were.
     NoLocalAdmin,
-    /// The most powerful member of this server may not give power.
+    /// The most powerful person of this server may not give (more) power.
     NotEnoughPower,
     /// The homeserver did what was asked, again and again, and nothing changed.
     NoEffect,
@@ -105,5 +105,22 @@ impl Obstacle {
             Self::NoEffect => "no_effect",
             Self::Refused => "refused",
         }
+    }
+
+    /// Whether nobody of this server could change it: such a room is told of, but it is no fault.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::PowerLevelsMissing
+            | Self::Banned
+            | Self::NobodyLocal
+            | Self::NoLocalAdmin
+            | Self::NotEnoughPower => true,
+            Self::NoEffect | Self::Refused => false,
+        }
+    }
+
+    /// The same of its code.
+    pub fn is_final_code(code: &str) -> bool {
+        Self::ALL.into_iter().any(|obstacle| obstacle.as_str() == code && obstacle.is_final())
     }
 }

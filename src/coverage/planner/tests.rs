@@ -10,7 +10,11 @@ fn identity() -> Identity {
 }
 
 fn power(bot: i64, grant: Grant) -> Power {
-    Power::Known(PowerFacts { bot, default: 0, needed_for_functional_members: 50, grant })
+    with_helpers(bot, grant, Helpers::default())
+}
+
+fn with_helpers(bot: i64, grant: Grant, helpers: Helpers) -> Power {
+    Power::Known(Box::new(PowerFacts { bot, default: 0, needed_for_functional_members: 50, grant, helpers }))
 }
 
 fn by(level: i64) -> Grant {
@@ -23,12 +27,14 @@ fn private_room() -> RoomFacts {
         creator: Some("@alice:here.org".to_owned()),
         is_public: false,
         has_local_members: true,
+        via: Vec::new(),
         membership: Membership::Outside,
         power: power(0, by(100)),
         direct: None,
         in_excluded_space: false,
         is_inactive: false,
         was_functional_member: false,
+        recalled: None,
         owes_notice: false,
         repeated: None,
     }
@@ -46,7 +52,7 @@ fn make_admin() -> Plan {
 fn every_membership_and_power_has_its_next_step() {
     use Membership::{Banned, Invited, Joined, Outside};
     use Obstacle::{NoLocalAdmin, NobodyLocal, NotEnoughPower};
-    let join = Plan::Step(Step::Join);
+    let join = Plan::Step(Step::Join { via: Vec::new() });
     let table = [
         // membership, public, local members, bot's power, grant, plan
         (Outside, false, true, 0, by(100), make_admin()),
@@ -61,13 +67,13 @@ fn every_membership_and_power_has_its_next_step() {
         (Invited, false, true, 0, Grant::NoLocalAdmin, join),
         (Joined, false, true, 0, by(100), make_admin()),
         (Joined, false, true, 50, by(75), make_admin()),
-        (Joined, false, true, 75, by(75), Plan::Covered),
-        (Joined, false, true, 75, by(50), Plan::Covered),
+        (Joined, false, true, 75, by(75), Plan::Limited(NotEnoughPower)),
+        (Joined, false, true, 75, by(50), Plan::Limited(NotEnoughPower)),
         (Joined, false, true, 100, Grant::NoLocalAdmin, Plan::Covered),
         (Joined, false, false, 100, Grant::NoLocalAdmin, Plan::Covered),
-        (Joined, false, true, 50, Grant::NoLocalAdmin, Plan::Covered),
-        (Joined, false, true, 0, Grant::NoLocalAdmin, Plan::Blocked(NoLocalAdmin)),
-        (Joined, false, true, 0, Grant::NotEnoughPower, Plan::Blocked(NotEnoughPower)),
+        (Joined, false, true, 50, Grant::NoLocalAdmin, Plan::Limited(NoLocalAdmin)),
+        (Joined, false, true, 0, Grant::NoLocalAdmin, Plan::Limited(NoLocalAdmin)),
+        (Joined, false, true, 0, Grant::NotEnoughPower, Plan::Limited(NotEnoughPower)),
         (Banned, false, true, 0, by(100), Plan::Blocked(Obstacle::Banned)),
         (Banned, true, true, 100, by(100), Plan::Blocked(Obstacle::Banned)),
     ];
@@ -93,6 +99,13 @@ fn a_room_without_power_levels_is_left_alone() {
         for is_public in [true, false] {
             let facts = RoomFacts { membership, is_public, power: Power::Missing, ..private_room() };
             assert_eq!(planned(&facts), Plan::Blocked(Obstacle::PowerLevelsMissing));
+            let empty = RoomFacts { has_local_members: false, ..facts };
+            let told = if membership == Membership::Joined {
+                Obstacle::PowerLevelsMissing
+            } else {
+                Obstacle::NobodyLocal
+            };
+            assert_eq!(planned(&empty), Plan::Blocked(told));
         }
     }
 }
@@ -281,12 +294,13 @@ fn power_is_read_as_the_homeserver_reads_it() {
         ),
     ];
     for (version, levels, joined, grant) in table {
-        let read = read_power(&state(version, levels.clone(), &joined), &identity());
+        let read = read_power(&state(version, levels.clone(), &joined), &identity(), &[]);
         let Power::Known(power) = read else { panic!("{levels}: no power levels") };
         assert_eq!(power.grant, grant, "version {version} {levels} {joined:?}");
     }
     let nothing = vec![event("m.room.create", "", alice, json!({}))];
-    assert_eq!(read_power(&nothing, &identity()), Power::Missing);
+    assert_eq!(read_power(&nothing, &identity(), &[]), Power::Missing);
 }
 
 mod properties;
+mod recovery;

@@ -69,10 +69,14 @@ pub struct BackupPhraseStatus {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
 #[serde(rename_all = "camelCase")]
 pub struct RoomsStatus {
-    /// Rooms that the bot is in, with the power that it should have.
+    /// Rooms that the bot is in, with an admin's power.
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub covered: i64,
+    /// Rooms that the bot is in with less power than an admin's, by the reason why it has no more.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub limited: BTreeMap<String, i64>,
     /// Rooms that the bot is about to join or to repair.
     #[serde(default)]
     #[schemars(range(min = 0))]
@@ -89,6 +93,14 @@ pub struct RoomsStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub total: i64,
+    /// While rooms are pending: how many were settled in the last minute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub per_minute: Option<i64>,
+    /// While rooms are pending: in how many seconds none is any more, if it goes on like this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0))]
+    pub remaining_seconds: Option<i64>,
 }
 
 /// Where the audit trail stands: a promise that is checked against the database at every start.
@@ -145,9 +157,12 @@ impl From<&RoomTotals> for RoomsStatus {
         Self {
             covered: saturate(totals.covered),
             pending: saturate(totals.pending),
+            limited: counts(&totals.limited),
             excluded: counts(&totals.excluded),
             blocked: counts(&totals.blocked),
             total: saturate(totals.total()),
+            per_minute: totals.pace.map(|pace| saturate(pace.per_minute)),
+            remaining_seconds: totals.pace.map(|pace| saturate(pace.remaining_seconds)),
         }
     }
 }

@@ -8,8 +8,7 @@ use super::{MockHomeserver, Outcome, Token, World};
 use crate::{
     domain::{DeviceId, Localpart, RoomId, ServerName, UserId},
     homeserver::{
-        Account, Admin, Entry, HomeserverError, LoginFlow, NewAccount, Result, RoomListing, Session,
-        StateEvent,
+        Account, Admin, Entry, HomeserverError, LoginFlow, NewAccount, Result, RoomList, Session, StateEvent,
     },
 };
 
@@ -317,9 +316,16 @@ impl Admin for MockAdmin {
         self.act("devices", user.as_str(), act).await
     }
 
-    async fn rooms(&self) -> Result<Vec<RoomListing>> {
-        let act = |world: &mut World| Ok(world.rooms.iter().map(|(id, room)| room.listing(id)).collect());
+    async fn rooms(&self) -> Result<RoomList> {
+        let act = |world: &mut World| {
+            let rooms: Vec<_> = world.rooms.iter().map(|(id, room)| room.listing(id)).collect();
+            Ok(RoomList { total: rooms.len() as u64, rooms })
+        };
         self.act("rooms", "", act).await
+    }
+
+    async fn room_count(&self) -> Result<u64> {
+        self.act("room_count", "", |world| Ok(world.rooms.len() as u64)).await
     }
 
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>> {

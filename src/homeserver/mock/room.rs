@@ -178,6 +178,14 @@ impl MockRoom {
         self.level("invite", 0)
     }
 
+    pub(super) fn may_unban(&self, user: &str, banned: &str) -> bool {
+        let power = self.power(user);
+        self.membership(banned) == "ban"
+            && power >= self.level("ban", 50)
+            && power >= self.level("kick", 50)
+            && power > self.power(banned)
+    }
+
     /// As Synapse does it; see the module.
     pub(super) fn make_admin(&mut self, user: &str, may_invite: bool) -> Result<()> {
         let refuse = |errcode: &str, message: &str, status| HomeserverError::Refused {

@@ -33,7 +33,7 @@ impl MockUserAccess {
 
 #[async_trait]
 impl User for MockUserAccess {
-    async fn join(&self, room: &RoomId) -> Result<()> {
+    async fn join(&self, room: &RoomId, _via: &[String]) -> Result<()> {
         let act = |world: &mut World, me: &str| {
             let unlimited = world.is_unlimited(&self.session, "join")?;
             let joins = world.joins_of.entry(me.to_owned()).or_default();
@@ -88,6 +88,18 @@ impl User for MockUserAccess {
             }
         };
         self.act("invite", room.as_str(), act).await
+    }
+
+    async fn unban(&self, room: &RoomId, user: &UserId) -> Result<()> {
+        let act = |world: &mut World, me: &str| {
+            let room = world.room_mut(room)?;
+            if room.membership(me) != "join" || !room.may_unban(me, user.as_str()) {
+                return Err(refused("unban", 403, "M_FORBIDDEN", "You may not unban"));
+            }
+            room.set_state("m.room.member", user.as_str(), me, json!({ "membership": "leave" }));
+            Ok(())
+        };
+        self.act("unban", room.as_str(), act).await
     }
 
     async fn put_state(

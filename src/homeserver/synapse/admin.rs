@@ -15,14 +15,16 @@ use super::{
 use crate::{
     domain::{DeviceId, RoomId, UserId},
     homeserver::{
-        Account, Admin, HomeserverError, NewAccount, OWNERSHIP_PROVIDER, Result, RoomListing, Session,
-        StateEvent,
+        Account, Admin, HomeserverError, NewAccount, OWNERSHIP_PROVIDER, Result, RoomList, RoomListing,
+        Session, StateEvent,
     },
 };
 
 const USERS_V1: &str = "_synapse/admin/v1/users";
 const USERS_V2: &str = "_synapse/admin/v2/users";
 const ROOMS: &str = "_synapse/admin/v1/rooms";
+
+const LARGEST_PAGE: u64 = 100_000;
 
 /// Puppet tokens of a process that was killed do not stay valid for ever.
 const PUPPET_LIFETIME_MS: i64 = 24 * 3_600_000;
@@ -103,6 +105,7 @@ impl From<RoomRow> for RoomListing {
 #[derive(Deserialize)]
 struct RoomsPage {
     rooms: Vec<Value>,
+    total_rooms: u64,
     next_batch: Option<u64>,
 }
 
@@ -145,9 +148,9 @@ impl SynapseAdmin {
         self.ask(call.about(user.as_str()).slow().body(body)).await
     }
 
-    async fn room_page(&self, from: u64) -> Result<RoomsPage> {
+    async fn room_page(&self, from: u64, limit: u64) -> Result<RoomsPage> {
         let call = Call::new(Method::GET, "the list of rooms", ROOMS, &[])
-            .query("limit", "100000")
+            .query("limit", limit.to_string())
             .query("from", from.to_string());
         self.ask(call.large()).await?.parse()
     }
@@ -286,18 +289,22 @@ impl Admin for SynapseAdmin {
         Ok(answer.devices.into_iter().map(|device| device.device_id).collect())
     }
 
-    async fn rooms(&self) -> Result<Vec<RoomListing>> {
+    async fn rooms(&self) -> Result<RoomList> {
         let mut rooms = Vec::new();
         let mut from = 0;
         loop {
-            let page = self.room_page(from).await?;
+            let page = self.room_page(from, LARGEST_PAGE).await?;
             rooms.extend(readable::<RoomRow>(page.rooms).map(RoomListing::from));
             match page.next_batch {
                 // A page that does not advance would never end.
                 Some(next) if next > from => from = next,
-                _ => return Ok(rooms),
+                _ => return Ok(RoomList { rooms, total: page.total_rooms }),
             }
         }
+    }
+
+    async fn room_count(&self) -> Result<u64> {
+        Ok(self.room_page(0, 1).await?.total_rooms)
     }
 
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>> {

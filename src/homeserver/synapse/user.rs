@@ -32,8 +32,13 @@ impl SynapseUser {
 
 #[async_trait]
 impl User for SynapseUser {
-    async fn join(&self, room: &RoomId) -> Result<()> {
-        self.membership("joining a room", room, "join", json!({})).await
+    async fn join(&self, room: &RoomId, via: &[String]) -> Result<()> {
+        let mut call = Call::new(Method::POST, "joining a room", "_matrix/client/v3/join", &[room.as_str()]);
+        for server in via {
+            // Servers before Matrix 1.12 know the one name, later ones both.
+            call = call.query("server_name", server).query("via", server);
+        }
+        self.send_call(call.about(room.as_str()).slow().body(json!({}))).await
     }
 
     async fn leave(&self, room: &RoomId) -> Result<()> {
@@ -42,6 +47,10 @@ impl User for SynapseUser {
 
     async fn invite(&self, room: &RoomId, user: &UserId) -> Result<()> {
         self.membership("inviting a user", room, "invite", json!({ "user_id": user })).await
+    }
+
+    async fn unban(&self, room: &RoomId, user: &UserId) -> Result<()> {
+        self.membership("lifting a ban", room, "unban", json!({ "user_id": user })).await
     }
 
     async fn put_state(

@@ -10,7 +10,7 @@ use self::lag::{Lag, seconds};
 use crate::domain::{
     Clock,
     record::{Category, RecordDraft},
-    worker::{Check, RoomTotals},
+    worker::{Check, Pace, RoomTotals},
 };
 
 /// Why an event can be undecryptable.
@@ -31,6 +31,8 @@ struct Inner {
     records: IntCounterVec,
     undecryptable: IntGaugeVec,
     rooms: IntGaugeVec,
+    rooms_per_minute: IntGauge,
+    rooms_remaining: IntGauge,
     database_errors: IntCounterVec,
     batches: IntCounter,
     trail_size: IntGauge,
@@ -139,6 +141,16 @@ impl Metrics {
                 "reason",
             )?,
             rooms: gauges(registry, "ems_bots_worker_rooms", "Rooms of the server by state.", "state")?,
+            rooms_per_minute: level(
+                registry,
+                "ems_bots_worker_rooms_settled_per_minute",
+                "Rooms that were settled in the last minute while others are pending.",
+            )?,
+            rooms_remaining: level(
+                registry,
+                "ems_bots_worker_rooms_remaining_seconds",
+                "Time until no room is pending at this pace.",
+            )?,
             database_errors: labelled(
                 registry,
                 "ems_bots_worker_database_errors_total",
@@ -263,12 +275,16 @@ impl Metrics {
         let of = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
         for (state, count) in [
             ("covered", rooms.covered),
+            ("limited", rooms.limited.values().sum()),
             ("pending", rooms.pending),
             ("excluded", rooms.excluded.values().sum()),
             ("blocked", rooms.blocked.values().sum()),
         ] {
             self.0.rooms.with_label_values(&[state]).set(of(count));
         }
+        let pace = rooms.pace.unwrap_or(Pace { per_minute: 0, remaining_seconds: 0 });
+        self.0.rooms_per_minute.set(of(pace.per_minute));
+        self.0.rooms_remaining.set(of(pace.remaining_seconds));
     }
 
     /// A source is `on`, `lagging` or `off`.

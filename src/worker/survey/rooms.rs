@@ -29,7 +29,7 @@ impl Survey {
     pub(super) async fn deleted_rooms(&self, cancel: &CancellationToken) -> Result<(), LookError> {
         let span = Span::new(self.number(CURSOR, cancel).await?, self.now_ms());
         let known = self.known_rooms(cancel).await?;
-        let listed = self.admin.rooms().await?;
+        let listed = self.admin.rooms().await?.rooms;
         let joined: BTreeSet<RoomId> = self.admin.joined_rooms(&self.bot).await?.into_iter().collect();
         let mut batch =
             Batch { cursors: vec![(CURSOR.to_owned(), span.now.to_string())], ..Batch::default() };

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use ems_bots::{
     coverage::{
         Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
-        planner::Identity,
+        planner::{Identity, StepKind},
     },
     domain::{Localpart, RoomId, ServerName, SystemClock, UserId},
     homeserver::{
@@ -30,18 +30,30 @@ use tokio_util::sync::CancellationToken;
 use super::{Synapse, unique};
 
 #[derive(Default)]
-pub struct Log(pub Mutex<Vec<(Act, Option<ActOutcome>)>>);
+pub struct Log(pub Mutex<Vec<(Act, Option<ActOutcome>)>>, Mutex<BTreeMap<String, String>>);
 
 #[async_trait]
 impl ActLog for Log {
     async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
         self.0.lock().unwrap().push((act.clone(), None));
+        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.recalled) {
+            self.1.lock().unwrap().insert(act.room_id.to_string(), person.clone());
+        }
         Ok(())
     }
 
     async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
         let mut acts = self.0.lock().unwrap();
         acts.iter_mut().find(|(known, _)| known.id == act.id).unwrap().1 = Some(outcome.clone());
+        Ok(())
+    }
+
+    fn recalled(&self, room: &RoomId) -> Option<String> {
+        self.1.lock().unwrap().get(room.as_str()).cloned()
+    }
+
+    async fn forget_recalled(&self, room: &RoomId) -> Result<(), ActLogError> {
+        self.1.lock().unwrap().remove(room.as_str());
         Ok(())
     }
 }
@@ -73,6 +85,10 @@ pub async fn register_admin(synapse: &Synapse, name: &str) -> Session {
 
 /// Makes the accounts as the operator does and starts the loop.
 pub async fn start(synapse: &Synapse, name: &str) -> Bot {
+    start_with(synapse, name, Control::default()).await
+}
+
+pub async fn start_with(synapse: &Synapse, name: &str, control: Control) -> Bot {
     let connection = connection(synapse);
     let session = register_admin(synapse, &format!("{name}-admin-01234567")).await;
     let admin = connection.admin(session.clone());
@@ -91,7 +107,7 @@ pub async fn start(synapse: &Synapse, name: &str) -> Bot {
     let runner =
         Runner::new(Arc::new(connection), session, identity, log.clone(), Arc::new(SystemClock), settings);
     let (hints, hinted) = mpsc::channel(64);
-    let (control, wishes) = watch::channel(Control::default());
+    let (control, wishes) = watch::channel(control);
     let (reports, state) = watch::channel(CoverageState::default());
     let cancel = CancellationToken::new();
     let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));

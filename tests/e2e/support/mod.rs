@@ -12,6 +12,7 @@ pub mod link;
 pub mod local_worker;
 pub mod metrics;
 pub mod proxy;
+pub mod rooms;
 pub mod scene;
 pub mod services;
 pub mod sql;

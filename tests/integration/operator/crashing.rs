@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use ems_bots::{
     domain::{DeviceId, Localpart, RoomId, ServerName, UserId},
     homeserver::{
-        Account, Admin, Connect, Entry, Inspect, LoginFlow, NewAccount, Result, RoomListing, Session,
+        Account, Admin, Connect, Entry, Inspect, LoginFlow, NewAccount, Result, RoomList, Session,
         StateEvent, User,
     },
 };
@@ -113,8 +113,11 @@ impl Admin for CrashingAdmin {
     async fn devices(&self, user: &UserId) -> Result<Vec<DeviceId>> {
         self.0.devices(user).await
     }
-    async fn rooms(&self) -> Result<Vec<RoomListing>> {
+    async fn rooms(&self) -> Result<RoomList> {
         self.0.rooms().await
+    }
+    async fn room_count(&self) -> Result<u64> {
+        self.0.room_count().await
     }
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>> {
         self.0.joined_rooms(user).await
@@ -135,8 +138,11 @@ impl Admin for CrashingAdmin {
 
 #[async_trait]
 impl User for CrashingUser {
-    async fn join(&self, room: &RoomId) -> Result<()> {
-        write!(self, self.0.join(room))
+    async fn join(&self, room: &RoomId, via: &[String]) -> Result<()> {
+        write!(self, self.0.join(room, via))
+    }
+    async fn unban(&self, room: &RoomId, user: &UserId) -> Result<()> {
+        write!(self, self.0.unban(room, user))
     }
     async fn leave(&self, room: &RoomId) -> Result<()> {
         write!(self, self.0.leave(room))

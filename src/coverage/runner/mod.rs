@@ -1,6 +1,9 @@
 //! The loop: polls the list of rooms, visits those that changed, and backs off when the homeserver
 //! asks for it or is slow.
 
+mod polling;
+mod slots;
+
 use std::{
     collections::{HashMap, HashSet},
     sync::{Arc, atomic::AtomicU64},
@@ -14,18 +17,20 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
+use self::slots::Slots;
 use super::{
     acts::ActLog,
-    carry_out::{Context, Errand, Memory, Visit, VisitError},
+    carry_out::{Context, Errand, Visit, VisitError},
     entries::Entries,
     facts::Surroundings,
     interface::{Control, CoverageState, Hint, Problem, RunnerSettings},
+    memory::Memory,
+    pace::Pacer,
     planner::Identity,
     puppet::Puppet,
-    spaces,
 };
 use crate::{
-    domain::{Clock, Failure, Retry, RoomId, selection::RoomSelection},
+    domain::{Clock, Failure, RoomId, selection::RoomSelection},
     homeserver::{Connect, HomeserverError, Session},
 };
 
@@ -109,18 +114,20 @@ struct Work {
     unlisted: HashMap<RoomId, (Instant, u32)>,
     excluded: Arc<HashSet<RoomId>>,
     excluded_until: Instant,
-    slots: usize,
+    slots: Slots,
     next_poll: Instant,
+    next_probe: Instant,
+    /// Number of rooms, as the homeserver said at the last listing.
+    listed: u64,
     quiet_until: Instant,
     poll_failures: u32,
     problem: Option<Problem>,
     is_complete: bool,
+    pacer: Pacer,
 }
 
 const LISTING_LAG: Duration = Duration::from_secs(5);
-const SPACES_LIFETIME: Duration = Duration::from_mins(1);
 const LONGEST_POLL: Duration = Duration::from_mins(1);
-const SLOW_LISTING: Duration = Duration::from_secs(2);
 const GRACE: Duration = Duration::from_secs(10);
 
 impl Work {
@@ -143,23 +150,24 @@ impl Work {
             unlisted: HashMap::new(),
             excluded: Arc::default(),
             excluded_until: now,
-            slots: runner.settings.concurrency.max(1),
+            slots: Slots::new(runner.settings.concurrency, now),
             next_poll: now,
+            next_probe: now,
+            listed: 0,
             quiet_until: now,
             poll_failures: 0,
             problem: None,
             is_complete: false,
+            pacer: Pacer::new(now),
         }
     }
 
     async fn step(&mut self) {
-        if Instant::now() >= self.next_poll {
-            let cancel = self.cancel.clone();
-            tokio::select! {
-                biased;
-                () = cancel.cancelled() => return,
-                () = self.poll() => {}
-            }
+        let cancel = self.cancel.clone();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => return,
+            () = self.look_around() => {}
         }
         self.dispatch();
         self.publish();
@@ -167,14 +175,12 @@ impl Work {
 
     fn next_wake(&self) -> Instant {
         let due = self.entries.next_due().filter(|_| self.can_dispatch_later());
-        match due {
-            Some(due) => due.max(self.quiet_until).min(self.next_poll),
-            None => self.next_poll,
-        }
+        let look = self.next_look();
+        due.map_or(look, |due| due.max(self.quiet_until).min(look))
     }
 
     fn can_dispatch_later(&self) -> bool {
-        self.problem.is_none() && self.jobs.len() < self.slots
+        self.problem.is_none() && self.jobs.len() < self.slots.number()
     }
 
     fn wishes_changed(&mut self) {
@@ -192,65 +198,13 @@ impl Work {
         }
     }
 
-    async fn poll(&mut self) {
-        let started = Instant::now();
-        let result = self.list().await;
-        let took = started.elapsed();
-        let now = Instant::now();
-        match result {
-            Ok(()) => {
-                self.poll_failures = 0;
-                self.problem = None;
-                self.next_poll = now + self.settings.poll.max(took.saturating_mul(9).min(LONGEST_POLL));
-                self.slots = if took > SLOW_LISTING {
-                    (self.slots / 2).max(1)
-                } else {
-                    (self.slots + 1).min(self.settings.concurrency.max(1))
-                };
-            }
-            Err(error) => {
-                self.poll_failures += 1;
-                let wait = self.poll_delay(&error);
-                tracing::warn!(error = %error, category = error.category(), ?wait, "rooms cannot be listed");
-                self.problem = Some(Problem { category: error.category(), message: error.to_string() });
-                self.next_poll = now + wait;
-            }
-        }
-    }
-
-    async fn list(&mut self) -> Result<(), HomeserverError> {
-        let context = Arc::clone(&self.context);
-        let (listings, joined) =
-            futures::try_join!(context.admin.rooms(), context.admin.joined_rooms(&context.identity.bot))?;
-        let spaces = self.control.borrow().selection.exclude_spaces.clone();
-        if Instant::now() >= self.excluded_until {
-            let excluded = spaces::below(&*context.admin, &spaces).await?;
-            self.excluded_until = Instant::now() + SPACES_LIFETIME;
-            if excluded != *self.excluded {
-                self.excluded = Arc::new(excluded);
-                self.entries.all_due(Instant::now());
-            }
-        }
-        self.entries.refresh(listings, &joined.into_iter().collect(), Instant::now());
-        Ok(())
-    }
-
-    fn poll_delay(&self, error: &HomeserverError) -> Duration {
-        let backoff = self.settings.poll.saturating_mul(2_u32.saturating_pow(self.poll_failures.min(16)));
-        match error.retry() {
-            // A refused credential is looked at again as slowly as the error says.
-            Retry::After(after) => after.max(self.settings.poll).min(Duration::from_mins(5)),
-            Retry::Backoff | Retry::Never => backoff.min(LONGEST_POLL),
-        }
-    }
-
     fn dispatch(&mut self) {
         let now = Instant::now();
         if self.problem.is_some() || now < self.quiet_until || self.cancel.is_cancelled() {
             return;
         }
         self.dispatch_unlisted(now);
-        let free = self.slots.saturating_sub(self.jobs.len());
+        let free = self.slots.number().saturating_sub(self.jobs.len());
         for room in self.entries.take_due(now, free) {
             let Some(entry) = self.entries.get(&room) else { continue };
             let listing = entry.listing.clone();
@@ -259,6 +213,7 @@ impl Work {
                 is_joined: entry.is_joined,
                 in_excluded_space: self.excluded.contains(&room),
                 now_ms: self.context.clock.now().as_millisecond(),
+                ..Surroundings::default()
             };
             let context = Arc::clone(&self.context);
             let control = self.control.clone();
@@ -282,7 +237,7 @@ impl Work {
         let entries = &self.entries;
         self.unlisted.retain(|room, (_, attempts)| entries.get(room).is_none() && *attempts < 5);
         for (room, (at, attempts)) in &mut self.unlisted {
-            if *at > now || self.jobs.len() >= self.slots {
+            if *at > now || self.jobs.len() >= self.slots.number() {
                 continue;
             }
             *attempts += 1;
@@ -303,7 +258,10 @@ impl Work {
             Ok((id, visit)) => {
                 let Some(room) = self.rooms_of_jobs.remove(&id) else { return };
                 self.note(&room, &visit, now);
-                self.entries.visited(&room, visit, now);
+                self.slots.answered_in(visit.slowest, now);
+                if self.entries.visited(&room, visit, now) {
+                    self.pacer.settled(now);
+                }
             }
             Err(error) => {
                 let Some(room) = self.rooms_of_jobs.remove(&error.id()) else { return };
@@ -321,7 +279,7 @@ impl Work {
                     self.unlisted.remove(room);
                 }
             }
-            Some(VisitError::Log) => self.quiet_until = self.quiet_until.max(now + self.settings.poll),
+            Some(VisitError::Log) => self.quiet_until = self.quiet_until.max(now + LISTING_LAG),
             Some(VisitError::Homeserver(error)) => {
                 if let HomeserverError::RateLimited { retry_after, .. } = error {
                     let wait = retry_after.unwrap_or(LISTING_LAG).min(LONGEST_POLL);
@@ -333,7 +291,8 @@ impl Work {
     }
 
     fn publish(&mut self) {
-        let totals = self.entries.totals();
+        let mut totals = self.entries.totals().clone();
+        totals.pace = self.pacer.pace(totals.pending, Instant::now());
         if self.poll_failures == 0 && self.problem.is_none() && totals.pending == 0 {
             self.is_complete = true;
         }

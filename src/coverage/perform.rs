@@ -1,0 +1,89 @@
+//! What each step asks the homeserver for, and in whose name.
+
+use serde_json::{Value, json};
+
+use super::{
+    acts::Act,
+    carry_out::Context,
+    planner::{FUNCTIONAL_MEMBERS, Step},
+};
+use crate::{
+    domain::{RoomId, UserId},
+    homeserver::{HomeserverError, Result, User},
+};
+
+/// One call in a room as a user of it.
+pub(super) enum Deed<'a> {
+    Join { via: &'a [String] },
+    Leave,
+    Invite(&'a UserId),
+    Unban(&'a UserId),
+    Write { event_type: &'static str, content: &'a Value },
+    Post { transaction_id: &'a str, content: &'a Value },
+}
+
+impl Deed<'_> {
+    pub(super) async fn perform(&self, user: &dyn User, room: &RoomId) -> Result<()> {
+        match self {
+            Self::Join { via } => user.join(room, via).await,
+            Self::Leave => user.leave(room).await,
+            Self::Invite(guest) => user.invite(room, guest).await,
+            Self::Unban(banned) => user.unban(room, banned).await,
+            Self::Write { event_type, content } => user.put_state(room, event_type, "", content).await,
+            Self::Post { transaction_id, content } => {
+                user.send(room, "m.room.message", transaction_id, content).await
+            }
+        }
+    }
+}
+
+impl Context {
+    pub(super) async fn perform(&self, room: &RoomId, step: &Step, act: &Act) -> Result<()> {
+        let bot = &self.identity.bot;
+        match step {
+            Step::MakeAdmin { .. } => self.admin.make_room_admin(room, bot).await,
+            Step::Unban { on_behalf_of } => self.as_person(on_behalf_of, room, Deed::Unban(bot)).await,
+            Step::Raise { on_behalf_of, content } => {
+                let write = Deed::Write { event_type: "m.room.power_levels", content };
+                self.as_person(on_behalf_of, room, write).await
+            }
+            Step::Invite { on_behalf_of } => self.as_person(on_behalf_of, room, Deed::Invite(bot)).await,
+            Step::Recall { user, on_behalf_of: Some(host) } => {
+                self.as_person(host, room, Deed::Invite(&parsed(user)?)).await
+            }
+            Step::Recall { user, on_behalf_of: None } => {
+                self.as_bot(room, Deed::Invite(&parsed(user)?)).await
+            }
+            Step::Return { user } => self.as_person(user, room, Deed::Join { via: &[] }).await,
+            Step::Release { user } => self.as_person(user, room, Deed::Leave).await,
+            Step::Join { via } => self.as_bot(room, Deed::Join { via }).await,
+            Step::RefuseInvitation(_) | Step::Leave(_) => self.as_bot(room, Deed::Leave).await,
+            Step::MarkFunctional(content) => {
+                self.as_bot(room, Deed::Write { event_type: FUNCTIONAL_MEMBERS, content }).await
+            }
+            Step::PostNotice(notice) => {
+                let content = json!({ "msgtype": "m.notice", "body": notice });
+                self.as_bot(room, Deed::Post { transaction_id: &act.id, content: &content }).await
+            }
+        }
+    }
+
+    async fn as_bot(&self, room: &RoomId, deed: Deed<'_>) -> Result<()> {
+        self.puppet.perform(&*self.admin, room, &deed).await
+    }
+
+    /// Acts as somebody else, with a token that ends right afterwards.
+    async fn as_person(&self, person: &str, room: &RoomId, deed: Deed<'_>) -> Result<()> {
+        let person = parsed(person)?;
+        let access = self.puppet.access(self.admin.puppet(&person).await?);
+        let result = deed.perform(&*access, room).await;
+        if let Err(error) = access.logout().await {
+            tracing::debug!(error = %error, %person, "the token to act as a person could not be ended");
+        }
+        result
+    }
+}
+
+fn parsed(user: &str) -> Result<UserId> {
+    UserId::parse(user).map_err(|_| HomeserverError::NotFound { what: user.to_owned() })
+}

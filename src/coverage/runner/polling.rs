@@ -1,0 +1,93 @@
+//! What rooms there are: often whether there is a new one, now and then all of them.
+
+use tokio::time::{Duration, Instant};
+
+use super::{LONGEST_POLL, Work};
+use crate::{
+    coverage::{interface::Problem, spaces},
+    domain::{Failure, Retry},
+    homeserver::HomeserverError,
+};
+
+const SPACES_LIFETIME: Duration = Duration::from_mins(1);
+
+impl Work {
+    /// When to look next.
+    pub(super) fn next_look(&self) -> Instant {
+        if self.problem.is_some() { self.next_poll } else { self.next_poll.min(self.next_probe) }
+    }
+
+    /// Lists the rooms, if it is time to or if there is a new one.
+    pub(super) async fn look_around(&mut self) {
+        let now = Instant::now();
+        if now < self.next_look() {
+            return;
+        }
+        let result = if now >= self.next_poll { self.list().await } else { self.probe().await };
+        match result {
+            Ok(()) => {
+                self.poll_failures = 0;
+                self.problem = None;
+            }
+            Err(error) => {
+                self.poll_failures += 1;
+                let wait = self.poll_delay(&error);
+                tracing::warn!(error = %error, category = error.category(), ?wait, "rooms cannot be listed");
+                self.problem = Some(Problem { category: error.category(), message: error.to_string() });
+                self.next_poll = Instant::now() + wait;
+            }
+        }
+    }
+
+    async fn probe(&mut self) -> Result<(), HomeserverError> {
+        let started = Instant::now();
+        let number = self.context.admin.room_count().await?;
+        self.next_probe = after(started, self.settings.probe);
+        if number == self.listed { Ok(()) } else { self.list().await }
+    }
+
+    async fn list(&mut self) -> Result<(), HomeserverError> {
+        let started = Instant::now();
+        let context = std::sync::Arc::clone(&self.context);
+        let (list, joined) =
+            futures::try_join!(context.admin.rooms(), context.admin.joined_rooms(&context.identity.bot))?;
+        self.slots.answered_in(started.elapsed(), Instant::now());
+        self.look_at_spaces().await?;
+        self.listed = list.total;
+        self.entries.refresh(list.rooms, &joined.into_iter().collect(), Instant::now());
+        self.next_probe = after(started, self.settings.probe);
+        self.next_poll = after(started, self.settings.poll);
+        Ok(())
+    }
+
+    async fn look_at_spaces(&mut self) -> Result<(), HomeserverError> {
+        if Instant::now() < self.excluded_until {
+            return Ok(());
+        }
+        let spaces = self.control.borrow().selection.exclude_spaces.clone();
+        let excluded = spaces::below(&*self.context.admin, &spaces).await?;
+        self.excluded_until = Instant::now() + SPACES_LIFETIME;
+        if excluded != *self.excluded {
+            self.excluded = std::sync::Arc::new(excluded);
+            self.entries.all_due(Instant::now());
+        }
+        Ok(())
+    }
+
+    fn poll_delay(&self, error: &HomeserverError) -> Duration {
+        let first = Duration::from_secs(1);
+        let backoff =
+            first.saturating_mul(2_u32.saturating_pow(self.poll_failures.saturating_sub(1).min(16)));
+        match error.retry() {
+            // A refused credential is looked at again as slowly as the error says.
+            Retry::After(after) => after.max(first).min(Duration::from_mins(5)),
+            Retry::Backoff | Retry::Never => backoff.min(LONGEST_POLL),
+        }
+    }
+}
+
+/// The next time, so that asking takes a tenth of the homeserver's time at most.
+fn after(started: Instant, pause: Duration) -> Instant {
+    let took = started.elapsed();
+    Instant::now() + pause.max(took.saturating_mul(9).min(LONGEST_POLL))
+}

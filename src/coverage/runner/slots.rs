@@ -1,0 +1,64 @@
+//! How many rooms are visited at once: fewer while the homeserver is slow, since its users wait too.
+
+use tokio::time::{Duration, Instant};
+
+/// A simple question that takes longer than this means that the homeserver is busy.
+const SLOW: Duration = Duration::from_secs(1);
+/// So long after a change the next one is made: answers of before say nothing about it.
+const SETTLE: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub(super) struct Slots {
+    most: usize,
+    number: usize,
+    changed_at: Instant,
+}
+
+impl Slots {
+    pub(super) fn new(most: usize, now: Instant) -> Self {
+        let most = most.max(1);
+        Self { most, number: most, changed_at: now }
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// A question was answered.
+    pub(super) fn answered_in(&mut self, took: Duration, now: Instant) {
+        if now.duration_since(self.changed_at) < SETTLE {
+            return;
+        }
+        let wanted = if took > SLOW { (self.number / 2).max(1) } else { (self.number + 1).min(self.most) };
+        if wanted != self.number {
+            self.number = wanted;
+            self.changed_at = now;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_homeserver_is_asked_less_and_a_quick_one_more_again() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let (slow, quick) = (Duration::from_secs(3), Duration::from_millis(30));
+        let mut slots = Slots::new(4, start);
+        let mut after = |took, second| {
+            slots.answered_in(took, at(second));
+            slots.number()
+        };
+        assert_eq!(after(slow, 1), 4, "of before");
+        assert_eq!(after(slow, 2), 2);
+        assert_eq!(after(slow, 3), 2, "of before");
+        assert_eq!(after(slow, 4), 1);
+        assert_eq!(after(slow, 6), 1);
+        assert_eq!(after(quick, 8), 2);
+        assert_eq!(after(quick, 10), 3);
+        assert_eq!(after(quick, 12), 4);
+        assert_eq!(after(quick, 14), 4);
+    }
+}
