@@ -1,16 +1,20 @@
 //! What Prometheus sees of a worker. Labels are closed sets.
 
 mod lag;
+mod rooms;
 
 use std::sync::Arc;
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
-use self::lag::{Lag, seconds};
+use self::{
+    lag::{Lag, seconds},
+    rooms::Rooms,
+};
 use crate::domain::{
     Clock,
     record::{Category, RecordDraft},
-    worker::{Check, Pace, RoomTotals},
+    worker::{Check, RoomTotals},
 };
 
 /// Why an event can be undecryptable.
@@ -30,9 +34,7 @@ struct Inner {
     sync_errors: IntCounterVec,
     records: IntCounterVec,
     undecryptable: IntGaugeVec,
-    rooms: IntGaugeVec,
-    rooms_per_minute: IntGauge,
-    rooms_remaining: IntGauge,
+    rooms: Rooms,
     database_errors: IntCounterVec,
     batches: IntCounter,
     trail_size: IntGauge,
@@ -140,17 +142,7 @@ impl Metrics {
                 "Events whose key is missing.",
                 "reason",
             )?,
-            rooms: gauges(registry, "ems_bots_worker_rooms", "Rooms of the server by state.", "state")?,
-            rooms_per_minute: level(
-                registry,
-                "ems_bots_worker_rooms_settled_per_minute",
-                "Rooms that were settled in the last minute while others are pending.",
-            )?,
-            rooms_remaining: level(
-                registry,
-                "ems_bots_worker_rooms_remaining_seconds",
-                "Time until no room is pending at this pace.",
-            )?,
+            rooms: Rooms::new(registry)?,
             database_errors: labelled(
                 registry,
                 "ems_bots_worker_database_errors_total",
@@ -272,19 +264,7 @@ impl Metrics {
     }
 
     pub(crate) fn rooms(&self, rooms: &RoomTotals) {
-        let of = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        for (state, count) in [
-            ("covered", rooms.covered),
-            ("limited", rooms.limited.values().sum()),
-            ("pending", rooms.pending),
-            ("excluded", rooms.excluded.values().sum()),
-            ("blocked", rooms.blocked.values().sum()),
-        ] {
-            self.0.rooms.with_label_values(&[state]).set(of(count));
-        }
-        let pace = rooms.pace.unwrap_or(Pace { per_minute: 0, remaining_seconds: 0 });
-        self.0.rooms_per_minute.set(of(pace.per_minute));
-        self.0.rooms_remaining.set(of(pace.remaining_seconds));
+        self.0.rooms.set(rooms);
     }
 
     /// A source is `on`, `lagging` or `off`.
