@@ -276,14 +276,20 @@ async fn every_page_of_the_rooms_is_read_and_an_absurd_row_hides_no_other() {
     let page = |request: &Request| {
         let from = request.url.query_pairs().find(|(name, _)| name == "from").unwrap().1.into_owned();
         let body = match from.as_str() {
-            "0" => json!({ "rooms": [{ "room_id": "!a:h" }, { "room_id": 7 }], "next_batch": 2 }),
-            "2" => json!({ "rooms": [{ "room_id": "!b:h", "creator": "" }], "next_batch": 2 }),
+            "0" => {
+                json!({ "rooms": [{ "room_id": "!a:h" }, { "room_id": 7 }], "total_rooms": 3, "next_batch": 2 })
+            }
+            "2" => {
+                json!({ "rooms": [{ "room_id": "!b:h", "creator": "" }], "total_rooms": 3, "next_batch": 2 })
+            }
             other => panic!("asked from {other}"),
         };
         ResponseTemplate::new(200).set_body_json(body)
     };
     Mock::given(path("/_synapse/admin/v1/rooms")).respond_with(page).mount(&server).await;
-    let rooms = admin(&server).rooms().await.unwrap().rooms;
+    let list = admin(&server).rooms().await.unwrap();
+    assert_eq!(list.total, 3);
+    let rooms = list.rooms;
     let ids: Vec<&str> = rooms.iter().map(|room| room.room_id.as_str()).collect();
     assert_eq!(ids, ["!a:h", "!b:h"]);
     assert_eq!(rooms[1].creator, None);
