@@ -1,6 +1,9 @@
 //! What the runner remembers of every room of the server.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::Arc,
+};
 
 use tokio::time::{Duration, Instant};
 
@@ -56,6 +59,7 @@ pub(super) struct Entries {
     rooms: HashMap<RoomId, Entry>,
     schedule: Schedule,
     totals: RoomTotals,
+    ignored: Arc<BTreeSet<RoomId>>,
     recheck: Duration,
     is_listed: bool,
 }
@@ -70,6 +74,7 @@ impl Entries {
             rooms: HashMap::new(),
             schedule: Schedule::default(),
             totals: RoomTotals::default(),
+            ignored: Arc::default(),
             recheck,
             is_listed: false,
         }
@@ -101,6 +106,7 @@ impl Entries {
             if let Some(entry) = self.rooms.remove(&room) {
                 count(&mut self.totals, entry.state, -1);
                 self.schedule.replace(&room, entry.slot(), None);
+                self.ignore(&room, false);
             }
         }
         self.is_listed = true;
@@ -179,7 +185,12 @@ impl Entries {
         &self.totals
     }
 
-    /// The only way to change an entry: schedule and totals follow.
+    /// Rooms that the bot is in and that are excluded.
+    pub(super) fn ignored(&self) -> &Arc<BTreeSet<RoomId>> {
+        &self.ignored
+    }
+
+    /// The only way to change an entry: schedule, totals and the ignored ones follow.
     fn change<T>(&mut self, room: &RoomId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let entry = self.rooms.get_mut(room)?;
         let (slot, state) = (entry.slot(), entry.state);
@@ -189,7 +200,19 @@ impl Entries {
             count(&mut self.totals, state, -1);
             count(&mut self.totals, entry.state, 1);
         }
+        let is_ignored = entry.is_ignored();
+        self.ignore(room, is_ignored);
         Some(result)
+    }
+}
+
+impl Entries {
+    fn ignore(&mut self, room: &RoomId, is_ignored: bool) {
+        if self.ignored.contains(room) == is_ignored {
+            return;
+        }
+        let ignored = Arc::make_mut(&mut self.ignored);
+        let _ = if is_ignored { ignored.insert(room.clone()) } else { ignored.remove(room) };
     }
 }
 
@@ -225,6 +248,10 @@ impl Entry {
             repairs: 0,
             repaired_at: now,
         }
+    }
+
+    fn is_ignored(&self) -> bool {
+        self.is_joined && matches!(self.state, State::Excluded(_))
     }
 
     /// When it is next, unless it is being visited.
@@ -292,105 +319,4 @@ fn wait(error: Option<&VisitError>, failures: u32) -> Duration {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::coverage::planner::{Exclusion, Obstacle};
-
-    fn room(number: u8) -> RoomId {
-        RoomId::parse(format!("!r{number}:here.org")).unwrap()
-    }
-
-    fn listing(number: u8, state_events: u64) -> RoomListing {
-        RoomListing {
-            room_id: room(number),
-            creator: None,
-            joined_local_members: 1,
-            joined_members: 1,
-            version: None,
-            join_rules: None,
-            room_type: None,
-            encryption: None,
-            state_events,
-        }
-    }
-
-    fn visit(state: State, acted: u32, fails: bool) -> Visit {
-        let error = fails.then_some(VisitError::Log);
-        Visit { state, memory: Memory::default(), acted, slowest: Duration::ZERO, error }
-    }
-
-    #[derive(Debug, Clone)]
-    enum Op {
-        List(Vec<(u8, u64)>),
-        Hint(u8),
-        AllDue,
-        Take(usize),
-        Visited(u8, State, u32, bool),
-        Abandoned(u8),
-        Wait(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let state = prop_oneof![
-            Just(State::Pending),
-            Just(State::Covered),
-            Just(State::Limited(Obstacle::NoLocalAdmin)),
-            Just(State::Excluded(Exclusion::Denied)),
-            Just(State::Blocked(Obstacle::Refused)),
-        ];
-        prop_oneof![
-            prop::collection::vec((0..8_u8, 0..3_u64), 0..8).prop_map(Op::List),
-            (0..8_u8).prop_map(Op::Hint),
-            Just(Op::AllDue),
-            (0..4_usize).prop_map(Op::Take),
-            (0..8_u8, state, 0..2_u32, any::<bool>()).prop_map(|(r, s, a, f)| Op::Visited(r, s, a, f)),
-            (0..8_u8).prop_map(Op::Abandoned),
-            (0..400_000_u64).prop_map(Op::Wait),
-        ]
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
-
-        /// Whatever happens, schedule and totals say what a count of all rooms says.
-        #[test]
-        fn what_is_kept_up_to_date_is_true(ops in prop::collection::vec(op(), 1..60)) {
-            let mut entries = Entries::new(Duration::from_mins(10));
-            let mut now = Instant::now();
-            for op in ops {
-                match op {
-                    Op::List(rooms) => {
-                        let listings = rooms.iter().map(|(number, events)| listing(*number, *events));
-                        entries.refresh(listings.collect(), &HashSet::new(), now);
-                    }
-                    Op::Hint(number) => drop(entries.hint(&room(number), now)),
-                    Op::AllDue => entries.all_due(now),
-                    Op::Take(most) => drop(entries.take_due(now, most)),
-                    Op::Visited(number, state, acted, fails) => {
-                        let _ = entries.visited(&room(number), visit(state, acted, fails), now);
-                    }
-                    Op::Abandoned(number) => entries.abandoned(&room(number), now),
-                    Op::Wait(ms) => now += Duration::from_millis(ms),
-                }
-                let mut totals = RoomTotals::default();
-                for entry in entries.rooms.values() {
-                    count(&mut totals, entry.state, 1);
-                }
-                prop_assert_eq!(&totals, entries.totals());
-                let slots = entries.rooms.values().filter_map(Entry::slot);
-                prop_assert_eq!(slots.clone().count(), entries.schedule.len());
-                prop_assert_eq!(slots.map(|slot| slot.at).min(), entries.next_due());
-            }
-        }
-    }
-
-    #[test]
-    fn a_new_room_does_not_wait_for_those_that_were_there() {
-        let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
-        entries.refresh((0..5).map(|number| listing(number, 1)).collect(), &HashSet::new(), now);
-        entries.refresh((0..6).map(|number| listing(number, 1)).collect(), &HashSet::new(), now);
-        assert_eq!(entries.take_due(now, 1), [room(5)]);
-    }
-}
+mod tests;

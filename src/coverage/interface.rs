@@ -1,5 +1,7 @@
 //! What goes into the loop and what comes out of it.
 
+use std::{collections::BTreeSet, sync::Arc};
+
 use tokio::time::Duration;
 
 use crate::domain::{RoomId, selection::RoomSelection, worker::RoomTotals};
@@ -64,6 +66,8 @@ pub struct CoverageState {
     pub is_complete: bool,
     /// Rooms by state.
     pub totals: RoomTotals,
+    /// Rooms that the bot is in and that the selection leaves out: nothing of them is recorded.
+    pub ignored: Arc<BTreeSet<RoomId>>,
     /// Set while the homeserver does not let us work.
     pub problem: Option<Problem>,
 }

@@ -114,6 +114,7 @@ pub fn selection(rooms: &RoomsSpec) -> Result<RoomSelection, ConvertError> {
                 duration(text).ok_or(ConvertError::Duration { field: "spec.rooms.minimumLastActive" })
             })
             .transpose()?,
+        leave_excluded: rooms.leave_excluded,
         notice: rooms.notice.clone(),
     })
 }

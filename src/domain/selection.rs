@@ -23,6 +23,8 @@ pub struct RoomSelection {
     pub creator_pattern: Option<regex::Regex>,
     /// If set: only rooms with activity within this time.
     pub minimum_last_active: Option<Duration>,
+    /// Leave rooms that the bot is in and that fall out of the selection; else it stays, and records nothing there.
+    pub leave_excluded: bool,
     /// If set: posted once in each room that the bot joins.
     pub notice: Option<String>,
 }
@@ -38,6 +40,7 @@ impl Default for RoomSelection {
             exclude_spaces: Vec::new(),
             creator_pattern: None,
             minimum_last_active: None,
+            leave_excluded: false,
             notice: None,
         }
     }

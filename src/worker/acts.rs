@@ -7,8 +7,8 @@
 //! the act and its arrival by sync forgets nothing.
 
 use std::{
-    collections::{BTreeMap, HashMap},
-    sync::{Mutex, PoisonError},
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use async_trait::async_trait;
@@ -32,6 +32,8 @@ use crate::{
 const CURSOR: &str = "coverage:acts";
 /// Cursor that keeps who was brought back into which room.
 const RECALLED: &str = "coverage:recalled";
+/// Cursor that keeps the rooms of which nothing is recorded, so that a start does not begin with recording them.
+const IGNORED: &str = "coverage:ignored";
 /// Clocks of homeserver and worker may differ by so much.
 const EARLIER_MS: i64 = 10_000;
 /// An act shows in the room within so much time, as a rule within a second.
@@ -57,6 +59,7 @@ pub struct Acts {
     rooms: Mutex<BTreeMap<String, Trace>>,
     /// Who is in a room only because the bot needed their power.
     recalled: Mutex<BTreeMap<String, String>>,
+    ignored: Mutex<Arc<BTreeSet<RoomId>>>,
     /// Events by their ids, where the homeserver told them.
     sent: Mutex<HashMap<String, i64>>,
     hints: Mutex<Option<mpsc::Sender<Hint>>>,
@@ -72,6 +75,7 @@ impl Acts {
             recorder,
             rooms: Mutex::default(),
             recalled: Mutex::default(),
+            ignored: Mutex::default(),
             sent: Mutex::default(),
             hints: Mutex::default(),
             cancel,
@@ -84,7 +88,22 @@ impl Acts {
         locked(&self.rooms).extend(parsed::<Trace>(known));
         let recalled = self.recorder.cursor(RECALLED, cancel).await?;
         locked(&self.recalled).extend(parsed::<String>(recalled));
+        let ignored = self.recorder.cursor(IGNORED, cancel).await?;
+        let ignored = ignored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        *locked(&self.ignored) = Arc::new(ignored);
         Ok(())
+    }
+
+    /// From now on nothing of these rooms is recorded.
+    pub(crate) async fn ignore(&self, rooms: &Arc<BTreeSet<RoomId>>) {
+        if *locked(&self.ignored) == *rooms {
+            return;
+        }
+        *locked(&self.ignored) = Arc::clone(rooms);
+        let cursor = (IGNORED.to_owned(), serde_json::to_string(&**rooms).unwrap_or_default());
+        if let Err(error) = self.append(&Batch { cursors: vec![cursor], ..Batch::default() }).await {
+            tracing::warn!(%error, "cannot note of which rooms nothing is recorded");
+        }
     }
 
     /// A new receiver of hints; the former one gets none any more.
@@ -174,6 +193,10 @@ impl Presence for Acts {
         if let Some(hints) = &*locked(&self.hints) {
             let _ = hints.try_send(Hint::Invited(room.clone()));
         }
+    }
+
+    fn ignores(&self, room: &RoomId) -> bool {
+        locked(&self.ignored).contains(room)
     }
 
     fn is_ours(&self, room: &RoomId, event: &Value) -> bool {

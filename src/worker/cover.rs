@@ -57,7 +57,7 @@ impl Cover {
         let running = tokio::spawn(covering.in_current_span());
         tokio::select! {
             () = steer(control, instructions.clone(), may_join.clone()) => {}
-            () = tell(states, &instructions, &may_join, &board) => {}
+            () = tell(states, &instructions, &may_join, &board, &self.acts) => {}
             () = cancel.cancelled() => {}
         }
         // It finishes the visits under way and ends its session.
@@ -95,10 +95,14 @@ async fn tell(
     instructions: &InstructionsReceiver,
     may_join: &watch::Receiver<bool>,
     board: &Board,
+    acts: &Acts,
 ) {
     let mut uncovered_since = None;
     loop {
         let state = states.borrow_and_update().clone();
+        if state.is_complete {
+            acts.ignore(&state.ignored).await;
+        }
         let paused = instructions.borrow().coverage_paused;
         let check = judge(&state, paused, *may_join.borrow(), &mut uncovered_since, Instant::now());
         board.set(|report| {
@@ -183,7 +187,7 @@ mod tests {
         if blocked > 0 {
             totals.blocked.insert("refused", blocked);
         }
-        CoverageState { is_complete: true, totals, problem: None }
+        CoverageState { is_complete: true, totals, ..CoverageState::default() }
     }
 
     #[test]

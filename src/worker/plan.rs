@@ -51,6 +51,7 @@ pub(crate) fn summary(instructions: &Instructions) -> Value {
             "excludeSpaces": texts(rooms.exclude_spaces.iter().map(ToString::to_string).collect()),
             "creatorPattern": rooms.creator_pattern.as_ref().map(ToString::to_string),
             "minimumLastActiveSeconds": rooms.minimum_last_active.map(|time| time.as_secs()),
+            "leaveExcluded": rooms.leave_excluded,
             "notice": rooms.notice,
         },
     })

@@ -43,6 +43,8 @@ pub trait Presence: Send + Sync {
     fn invited(&self, room: &RoomId);
     /// A room may need a look: the bot's membership or power changed.
     fn look_at(&self, room: &RoomId);
+    /// Whether the selection leaves the room out, so that nothing of it is recorded but what the bot itself does there.
+    fn ignores(&self, room: &RoomId) -> bool;
     /// Whether the homeserver sent this event in its sender's name because the bot asked for it.
     fn is_ours(&self, room: &RoomId, event: &serde_json::Value) -> bool;
 }
@@ -55,6 +57,10 @@ impl Presence for NoPresence {
     fn invited(&self, _: &RoomId) {}
 
     fn look_at(&self, _: &RoomId) {}
+
+    fn ignores(&self, _: &RoomId) -> bool {
+        false
+    }
 
     fn is_ours(&self, _: &RoomId, _: &serde_json::Value) -> bool {
         false

@@ -158,8 +158,9 @@ def _notice(value: object, path: tuple[str, ...]) -> str:
     return _text(value, path, 2000)
 
 
-# `localOnly`, `deny`, `minimumLastActive` and `notice` are checked and without effect: a room that is being made here
-# is of this server, has no ID yet, is not idle, and the bot itself posts the notice when it joins.
+# `localOnly`, `deny`, `minimumLastActive`, `leaveExcluded` and `notice` are checked and without effect: a room that is
+# being made here is of this server, has no ID yet, is not idle, nobody is in it yet, and the bot itself posts the notice
+# when it joins.
 _ROOMS: Mapping[str, Callable[[object, tuple[str, ...]], object]] = {
     "directMessages": _switch,
     "localOnly": _switch,
@@ -169,5 +170,6 @@ _ROOMS: Mapping[str, Callable[[object, tuple[str, ...]], object]] = {
     "excludeSpaces": _list_of(_room_id),
     "creatorPattern": _pattern,
     "minimumLastActive": _duration,
+    "leaveExcluded": _switch,
     "notice": _notice,
 }

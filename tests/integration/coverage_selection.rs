@@ -76,7 +76,16 @@ async fn the_selection_is_obeyed_and_its_changes_take_effect() {
         control.selection = RoomSelection { deny: vec![claims.clone()], ..RoomSelection::default() };
     });
     bot.covered(4, 10).await;
-    assert_eq!(homeserver.membership(&claims, &bot.user), "leave", "what is denied later is left");
+    assert_eq!(
+        homeserver.membership(&claims, &bot.user),
+        "join",
+        "what is denied later is not left by itself"
+    );
+    let ignored = bot.state.borrow().ignored.clone();
+    assert_eq!(ignored.iter().collect::<Vec<_>>(), [&claims], "and nothing of it is recorded");
+    bot.control.send_modify(|control| control.selection.leave_excluded = true);
+    bot.until("left", 10, |state| state.ignored.is_empty()).await;
+    assert_eq!(homeserver.membership(&claims, &bot.user), "leave", "unless it is told to");
     bot.stop().await;
 }
 

@@ -71,6 +71,7 @@ mod worker_failpoints;
 #[cfg(test)]
 mod worker_faults;
 #[cfg(test)]
+mod worker_ignored;
 mod worker_keys;
 #[cfg(test)]
 mod worker_media;

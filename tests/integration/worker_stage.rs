@@ -22,7 +22,7 @@ use ems_bots::{
         board::Board,
         media::{Bucket, BucketSettings},
         metrics::Metrics,
-        ports::{NoPresence, ReportError, Reporter},
+        ports::{NoPresence, Presence, ReportError, Reporter},
         recorder::{Recorder, Stop},
         supervisor::{Pace, Worker},
     },
@@ -60,6 +60,8 @@ pub(crate) struct Stage {
     /// Set: what the admin API shows is looked at.
     pub(crate) inspect: Option<Arc<dyn Inspect>>,
     pub(crate) bucket: Option<BucketSettings>,
+    /// What capture knows of the rooms.
+    pub(crate) presence: Arc<dyn Presence>,
     /// How long the inbox is watched before the trail is closed.
     pub(crate) quiet: Duration,
     starts: Mutex<u64>,
@@ -121,6 +123,7 @@ impl Stage {
             kind: BotKind::Audit,
             inspect: None,
             bucket: None,
+            presence: Arc::new(NoPresence),
             quiet: Duration::ZERO,
             starts: Mutex::new(0),
         }
@@ -165,7 +168,7 @@ impl Stage {
             health: Health::default(),
             instructions: self.instructions.subscribe(),
             reporter: Arc::new(Silent),
-            presence: Arc::new(NoPresence),
+            presence: self.presence.clone(),
             cover: None,
             inspect: self.inspect.clone(),
             bucket: self.bucket.as_ref().map(|settings| Bucket::new(settings).unwrap()),

@@ -140,7 +140,7 @@ pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -
         return Plan::Blocked(obstacle);
     };
     let wanted = match exclusion::excluded(facts, selection, identity) {
-        Some(reason) => outside(facts.membership, reason),
+        Some(reason) => outside(facts.membership, reason, selection),
         None => match facts.membership {
             Membership::Banned => lift_ban(facts, power),
             Membership::Invited => join(Vec::new()),
@@ -156,10 +156,10 @@ fn join(via: Vec<String>) -> Plan {
 }
 
 /// What becomes of a room outside the selection.
-fn outside(membership: Membership, reason: Exclusion) -> Plan {
+fn outside(membership: Membership, reason: Exclusion, selection: &RoomSelection) -> Plan {
     match membership {
         Membership::Invited => Plan::Step(Step::RefuseInvitation(reason)),
-        Membership::Joined if reason.forbids() => Plan::Step(Step::Leave(reason)),
+        Membership::Joined if selection.leave_excluded => Plan::Step(Step::Leave(reason)),
         _ => Plan::Excluded(reason),
     }
 }

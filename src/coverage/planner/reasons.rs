@@ -47,20 +47,6 @@ impl Exclusion {
             Self::Inactive => "inactive",
         }
     }
-
-    /// Whether a bot that is in such a room leaves it. The others only keep it from going in: a
-    /// person signed in as the bot may have joined on purpose, and a bot that left an inactive room
-    /// would make it active by leaving.
-    pub fn forbids(self) -> bool {
-        match self {
-            Self::Denied
-            | Self::NotSelected
-            | Self::DirectMessage
-            | Self::ExcludedUser
-            | Self::ExcludedSpace => true,
-            Self::RemoteRoom | Self::CreatorPattern | Self::Inactive => false,
-        }
-    }
 }
 
 /// Why a room within the selection cannot be covered (now).

@@ -158,8 +158,10 @@ fn every_exclusion_has_its_reason() {
         assert_eq!(with(Membership::Outside), Plan::Excluded(reason));
         assert_eq!(with(Membership::Banned), Plan::Excluded(reason));
         assert_eq!(with(Membership::Invited), Plan::Step(Step::RefuseInvitation(reason)));
-        let joined = if reason.forbids() { Plan::Step(Step::Leave(reason)) } else { Plan::Excluded(reason) };
-        assert_eq!(with(Membership::Joined), joined, "{reason:?}");
+        assert_eq!(with(Membership::Joined), Plan::Excluded(reason));
+        let leaving = RoomSelection { leave_excluded: true, ..selection.clone() };
+        let joined = RoomFacts { membership: Membership::Joined, ..facts.clone() };
+        assert_eq!(plan(&joined, &leaving, &identity()), Plan::Step(Step::Leave(reason)), "{reason:?}");
     }
 }
 

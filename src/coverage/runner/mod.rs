@@ -296,7 +296,12 @@ impl Work {
         if self.poll_failures == 0 && self.problem.is_none() && totals.pending == 0 {
             self.is_complete = true;
         }
-        let new = CoverageState { is_complete: self.is_complete, totals, problem: self.problem.clone() };
+        let new = CoverageState {
+            is_complete: self.is_complete,
+            totals,
+            ignored: Arc::clone(self.entries.ignored()),
+            problem: self.problem.clone(),
+        };
         self.state.send_if_modified(|old| {
             let changed = *old != new;
             *old = new;

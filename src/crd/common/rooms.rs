@@ -49,6 +49,10 @@ pub struct RoomsSpec {
     #[schemars(length(min = 2, max = 6))]
     #[x_kube(validation = rules::duration("minimumLastActive"))]
     pub minimum_last_active: Option<String>,
+    /// Leave rooms that the bot is in and that are left out from now on. `false`: it stays in them,
+    /// and nothing that happens there is recorded any more.
+    #[serde(default)]
+    pub leave_excluded: bool,
     /// Text that the bot posts once in each room that it joins, so that people know why it is
     /// there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +71,7 @@ impl Default for RoomsSpec {
             exclude_spaces: Vec::new(),
             creator_pattern: None,
             minimum_last_active: None,
+            leave_excluded: false,
             notice: None,
         }
     }

@@ -53,6 +53,7 @@ fn wishes_arrive() {
             ("/spec/rooms", json!({
                 "directMessages": false, "localOnly": false, "deny": ["!d:x"], "excludeUsers": ["@u:x"],
                 "excludeSpaces": ["!s:x"], "creatorPattern": "^@a", "minimumLastActive": "2h", "notice": "Hello",
+                "leaveExcluded": true,
             })),
         ]),
         None,
@@ -61,6 +62,7 @@ fn wishes_arrive() {
     assert!(told.suspend && told.coverage_paused && told.deleting);
     assert_eq!(told.suspend_capture, SuspendCapture::CatchUp);
     assert!(!told.rooms.direct_messages && !told.rooms.local_only);
+    assert!(told.rooms.leave_excluded);
     assert_eq!(told.rooms.deny[0].as_str(), "!d:x");
     assert!(told.rooms.only.is_empty());
     assert_eq!(told.rooms.exclude_users[0].as_str(), "@u:x");

@@ -70,7 +70,8 @@ impl<'a> Collector<'a> {
             self.presence.look_at(room);
         }
         let concerns_bot = ours || self.names_bot(&event);
-        if self.scope == Scope::OwnActs && !concerns_bot {
+        let is_ignored = room.as_ref().is_some_and(|room| self.presence.ignores(room));
+        if (self.scope == Scope::OwnActs || is_ignored) && !concerns_bot {
             return Ok(());
         }
         let draft = self.convert(received, ours.then_some(self.bot.as_str()), later).await?;

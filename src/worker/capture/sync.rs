@@ -205,11 +205,13 @@ impl Capture {
                 let received = self.judge(received, cancel).await?;
                 collector.take(&received, false).await?;
             }
-            if self.scope == Scope::Everything {
+            let is_ignored = RoomId::parse(room.as_str()).is_ok_and(|room| presence.ignores(&room));
+            if self.scope == Scope::Everything && !is_ignored {
                 cursors.extend(self.note_absence(&mut collector, room.as_str(), told, cancel).await?);
             }
             let last = last_event_cursor(room.as_str());
             if timeline.limited
+                && !is_ignored
                 && let Some(from) = timeline.prev_batch
             {
                 let until = recorder.cursor(&last, cancel).await?;

@@ -16,6 +16,7 @@ ROOMS: dict[str, Any] = {
     "excludeSpaces": ["!council:example.org"],
     "creatorPattern": "^@staff_.*:example[.]org$",
     "minimumLastActive": "90d",
+    "leaveExcluded": True,
     "notice": "This room is audited.",
 }
 

@@ -61,7 +61,7 @@ fn any_facts() -> impl Strategy<Value = RoomFacts> {
 }
 
 fn any_selection() -> impl Strategy<Value = RoomSelection> {
-    any::<[bool; 6]>().prop_map(|[direct, local, deny, only, pattern, notice]| {
+    any::<[bool; 7]>().prop_map(|[direct, local, deny, only, pattern, notice, leave_excluded]| {
         let room = private_room().room_id;
         RoomSelection {
             direct_messages: direct,
@@ -70,6 +70,7 @@ fn any_selection() -> impl Strategy<Value = RoomSelection> {
             only: only.then_some(room).into_iter().collect(),
             creator_pattern: pattern.then(|| regex::Regex::new("alice").unwrap()),
             minimum_last_active: Some(std::time::Duration::from_secs(1)),
+            leave_excluded,
             notice: notice.then(|| "recorded".to_owned()),
             ..RoomSelection::default()
         }
