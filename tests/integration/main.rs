@@ -10,6 +10,8 @@ mod console;
 #[cfg(test)]
 mod console_caller;
 #[cfg(test)]
+mod console_certificate;
+#[cfg(test)]
 mod console_forward;
 #[cfg(test)]
 mod console_stage;

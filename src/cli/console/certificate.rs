@@ -23,7 +23,7 @@ use crate::{
     operator::generated::text,
 };
 
-const EVERY: Duration = Duration::from_secs(30);
+pub(super) const EVERY: Duration = Duration::from_secs(30);
 /// The same after a failure, and after many of them.
 const SOON: Duration = Duration::from_secs(2);
 const SLOWEST: Duration = Duration::from_secs(20);
@@ -33,15 +33,16 @@ const FIELD_MANAGER: &str = "ems-bots-console";
 /// Name of the webhook in its configuration.
 const WEBHOOK: &str = "bots.ems.element.io";
 
-/// Shows the certificate in these files, whenever they change, until cancelled.
-pub(super) async fn follow(
+/// Shows the certificate in these files, which it looks at this often, whenever they change, until cancelled.
+pub async fn follow(
     folder: PathBuf,
+    every: Duration,
     certificate: Certificate,
     ready: impl Fn() + Send + Sync,
     soft: CancellationToken,
 ) -> Result<(), std::convert::Infallible> {
     let mut shown = None;
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(every);
     loop {
         tokio::select! {
             () = soft.cancelled() => return Ok(()),

@@ -1,7 +1,7 @@
 //! `ems-bots console`: takes what the API server reports.
 
 mod bots;
-mod certificate;
+pub mod certificate;
 mod configuration;
 pub mod inboxes;
 
@@ -205,7 +205,8 @@ fn start_certificate(
     let (soft, health) = (lifecycle.soft(), health.clone());
     let ready = move || health.ready(CERTIFICATE);
     if let Some(folder) = args.certificate.clone() {
-        lifecycle.spawn("certificate", certificate::follow(folder, certificate, ready, soft));
+        lifecycle
+            .spawn("certificate", certificate::follow(folder, certificate::EVERY, certificate, ready, soft));
     } else {
         let own = certificate::Own {
             client: client.clone(),
