@@ -83,7 +83,8 @@ pub fn convert(body: &[u8], caller: Caller, estate: &Estate) -> Result<Report, R
 }
 
 fn entries_of(event: &Event, caller: Caller, estate: &Estate) -> Vec<Entry> {
-    let Some(object) = &event.object_ref else { return Vec::new() };
+    let Some(object) = event.object_ref.as_ref().map(ObjectRef::without_port) else { return Vec::new() };
+    let object = &object;
     if event.audit_id.is_empty() || !event.is_the_one(object) || rule::is_by_rule(event, object, estate) {
         return Vec::new();
     }
@@ -194,6 +195,9 @@ fn changes(event: &Event, object: &ObjectRef, topic: &Topic) -> Vec<Change> {
     if !object.subresource().is_empty() {
         changes.push(said("/request/subresource", bounds::text(object.subresource())));
     }
+    // The port that is gone to, where there is one.
+    let asked = event.object_ref.as_ref().map(ObjectRef::name).filter(|name| *name != object.name());
+    changes.extend(asked.map(|name| said("/request/name", bounds::text(name))));
     if event.code() != 0 {
         changes.push(said("/response/code", event.code()));
     }

@@ -79,6 +79,16 @@ impl ObjectRef {
         self.subresource.as_deref().unwrap_or_default()
     }
 
+    /// The same without what the name of a pod has beside it where somebody goes through the proxy: `https:name:8443`.
+    pub(super) fn without_port(&self) -> Self {
+        let is_proxy = (self.group(), self.resource(), self.subresource()) == ("", "pods", "proxy");
+        let name = match self.name().split(':').collect::<Vec<_>>()[..] {
+            [name, _] | [_, name, _] if is_proxy => Some(name.to_owned()),
+            _ => self.name.clone(),
+        };
+        Self { name, ..self.clone() }
+    }
+
     /// `resource namespace/name`, as far as there is any of it.
     pub(super) fn describe(&self) -> String {
         let mut words = self.resource().to_owned();

@@ -157,6 +157,41 @@ fn an_entrance_is_recorded_when_it_begins_and_when_it_is_refused() {
 }
 
 #[test]
+fn who_goes_through_the_proxy_names_a_port_beside_the_pod() {
+    let through = |name: &str, code: i64| {
+        let mut event = event("alice", "get", &of("", "pods", "tenant-a", name, "proxy"));
+        event["stage"] = "ResponseStarted".into();
+        event["responseStatus"]["code"] = code.into();
+        read(&event)
+    };
+    let pod = Relation::new("pod", "tenant-a/auditbot-worker-0", "target");
+    for (name, code) in [
+        ("auditbot-worker-0", 200),
+        ("auditbot-worker-0:8080", 200),
+        ("https:auditbot-worker-0:8443", 200),
+        ("http:auditbot-worker-0:", 200),
+    ] {
+        let draft = through(name, code).remove(0).draft;
+        assert_eq!(draft.action, "pod.entered");
+        assert!(draft.relations.contains(&pod), "{name} {:?}", draft.relations);
+        let asked = draft.changes.iter().find(|change| change.path == "/request/name");
+        let asked = asked.and_then(|change| change.after.as_ref()?.as_str());
+        assert_eq!(asked.unwrap_or("auditbot-worker-0"), name);
+    }
+    for name in ["other-0:8080", "auditbot-worker-0:1:2:3", "auditbot-worker-0:other-0:80"] {
+        assert!(through(name, 200).is_empty(), "{name}");
+    }
+    let refused: Vec<_> = ["auditbot-worker-0:1", "auditbot-worker-0:2"]
+        .map(|name| through(name, 403))
+        .into_iter()
+        .flatten()
+        .collect();
+    assert_eq!(refused.len(), 2);
+    assert_eq!(refused[0], refused[1], "whoever asks chooses the port freely");
+    assert!(refused[0].draft.relations.contains(&pod));
+}
+
+#[test]
 fn what_is_done_by_rule_is_no_record() {
     let controller = |name: &str| format!("{CONTROLLER}{name}");
     let cases = [
