@@ -7,7 +7,12 @@ use std::{
     time::Duration,
 };
 
-use axum::{Extension, Router};
+use axum::{
+    Extension, Router,
+    http::{HeaderValue, header},
+    middleware::map_response,
+    response::Response,
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     service::TowerToHyperService,
@@ -28,7 +33,8 @@ const CONNECTIONS: usize = 512;
 const OF_ONE: usize = 128;
 
 /// Serves until `soft` is cancelled and then for so long as `drain` says, in which whoever distributes connections
-/// learns that this process ends. What is under way after that is finished.
+/// learns that this process ends. Whoever is answered in that time is told to use the connection no more: what he sends on
+/// one that is closed at that moment would get no answer. What is under way after that is finished.
 pub async fn serve_on(
     listener: TcpListener,
     acceptor: Acceptor,
@@ -46,7 +52,7 @@ pub async fn serve_on(
                 tracing::debug!(%address, "too many connections from one address");
                 continue;
             };
-            let (acceptor, router, ending) = (acceptor.clone(), router.clone(), ending.clone());
+            let (acceptor, router, ending) = (acceptor.clone(), until(&soft, router.clone()), ending.clone());
             connections.spawn(async move {
                 connection(stream, acceptor, router, ending).await;
                 drop((place, guest));
@@ -62,6 +68,17 @@ pub async fn serve_on(
     ending.cancel();
     connections.close();
     connections.wait().await;
+}
+
+/// The last answer on a connection says so.
+fn until(soft: &CancellationToken, router: Router) -> Router {
+    let soft = soft.clone();
+    router.layer(map_response(move |mut response: Response| {
+        if soft.is_cancelled() {
+            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        std::future::ready(response)
+    }))
 }
 
 async fn drained(soft: &CancellationToken, drain: Duration) {
