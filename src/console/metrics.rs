@@ -43,7 +43,7 @@ pub enum Outcome {
     Unauthenticated,
     /// Whoever sent it proved nothing, and sends too much, or asks for a change of what there is not.
     Limited,
-    /// No database took it, or there was no room for it in time.
+    /// No database took it, there was no room for it in time, or it is not known yet which bots there are.
     Refused,
 }
 

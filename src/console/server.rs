@@ -75,6 +75,7 @@ enum Failed {
     Unauthenticated,
     Limited,
     Busy,
+    Unlisted,
     NotDurable,
 }
 
@@ -111,6 +112,11 @@ impl Failed {
                 Outcome::Refused,
                 StatusCode::SERVICE_UNAVAILABLE,
                 "ems-bots takes too many reports at this moment".to_owned(),
+            ),
+            Self::Unlisted => (
+                Outcome::Refused,
+                StatusCode::SERVICE_UNAVAILABLE,
+                "ems-bots does not know yet which bots there are".to_owned(),
             ),
             Self::NotDurable => (
                 Outcome::Refused,
@@ -229,6 +235,10 @@ async fn events(
     let body = read(body, longest).await?;
     let intake = &shared.intake;
     let estate = intake.estate.borrow().clone();
+    // Whom an event is about could not be said. The API server sends it again.
+    if !estate.is_complete {
+        return Err(Failed::Unlisted);
+    }
     let audit::Report { entries, unreadable, anonymous } =
         audit::convert(&body, caller, &estate).map_err(Failed::Unreadable)?;
     intake.metrics.anonymous(anonymous);

@@ -1,10 +1,11 @@
 //! The console between an API server and two databases, over real connections.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use ems_bots::{
     console::{
         certificate::make,
+        estate::Estate,
         listen::serve_on,
         server::router,
         tls::{Acceptor, Certificate},
@@ -15,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use crate::console_stage::{TOKEN, World};
+use crate::console_stage::{TOKEN, World, place};
 
 /// The API server's side.
 struct Client {
@@ -166,6 +167,40 @@ async fn who_comes_while_the_process_ends_is_heard_until_nobody_is_sent_to_it_an
     tokio::time::timeout(Duration::from_secs(10), serving).await.expect("it ends").unwrap();
     let too_late = client.http.post(format!("{}/intake/admission", client.url)).body(late).send().await;
     assert!(too_late.unwrap_err().is_connect(), "the listener is gone");
+}
+
+#[tokio::test]
+async fn who_is_answered_while_the_process_ends_uses_the_connection_no_more() {
+    let world = World::new().await;
+    let soft = CancellationToken::new();
+    let (client, serving) = serve_for(&world, &soft, Duration::from_secs(1)).await;
+    let connection = async || {
+        let ask = client.http.post(format!("{}/intake/admission", client.url)).bearer_auth(TOKEN);
+        let answer = ask.body(review("CREATE").to_string()).send().await.unwrap();
+        answer.headers().get("connection").map(|value| value.to_str().unwrap().to_owned())
+    };
+    assert_eq!(connection().await, None);
+    soft.cancel();
+    assert_eq!(connection().await.as_deref(), Some("close"));
+    serving.await.unwrap();
+}
+
+#[tokio::test]
+async fn events_come_again_until_it_is_known_which_bots_there_are() {
+    let world = World::new().await;
+    world.tenants.open("auditbot", &world.tenant);
+    let soft = CancellationToken::new();
+    let client = serve(&world, &soft).await;
+    let known = world.estate.borrow().clone();
+    for (estate, expected) in [(Arc::new(Estate::new(place(), [])), 503), (known, 200)] {
+        world.estate.send_replace(estate);
+        let (status, answer) =
+            client.post("/intake/audit", Some(TOKEN), read_of_a_secret().to_string()).await;
+        assert_eq!(status, expected, "{answer}");
+        assert_eq!(client.post("/intake/admission", Some(TOKEN), review("DELETE").to_string()).await.0, 200);
+    }
+    assert_eq!(world.drain().await.iter().filter(|draft| draft.action == "secret.read").count(), 1);
+    soft.cancel();
 }
 
 #[tokio::test]
