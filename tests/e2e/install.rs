@@ -10,14 +10,23 @@ use crate::support::{Scene, actions, console, services::repository, tenant::syst
 
 pub(crate) const RELEASE: &str = "ems-bots";
 
-pub(crate) fn helm(arguments: &[&str]) -> String {
+/// What it printed, or what was wrong.
+pub(crate) fn try_helm(arguments: &[&str]) -> Result<String, String> {
     let program = std::env::var("HELM").unwrap_or_else(|_| "helm".to_owned());
     let namespace = system_namespace();
     let output =
         Command::new(program).args(arguments).args(["--namespace", &namespace]).output().expect("helm runs");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "helm {arguments:?}: {errors}");
-    String::from_utf8(output.stdout).unwrap()
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+}
+
+pub(crate) fn helm(arguments: &[&str]) -> String {
+    try_helm(arguments).unwrap_or_else(|errors| panic!("helm {arguments:?}: {errors}"))
+}
+
+/// Where the chart of this checkout is.
+pub(crate) fn chart() -> String {
+    repository().join("charts/ems-bots").to_str().unwrap().to_owned()
 }
 
 async fn secrets(scene: &Scene) -> BTreeMap<String, Option<String>> {
@@ -29,8 +38,7 @@ async fn secrets(scene: &Scene) -> BTreeMap<String, Option<String>> {
 pub(crate) async fn install(scene: &Scene, values: &str) {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(values.as_bytes()).unwrap();
-    let chart = repository().join("charts/ems-bots");
-    helm(&["install", RELEASE, chart.to_str().unwrap(), "--values", file.path().to_str().unwrap()]);
+    helm(&["install", RELEASE, &chart(), "--values", file.path().to_str().unwrap()]);
     actions::wait_operator(&scene.tenant.client).await;
     console::wait(&scene.tenant.client, 2).await;
 }

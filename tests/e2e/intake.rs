@@ -3,6 +3,8 @@
 
 mod fail;
 mod replaced;
+mod traffic;
+mod ways;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,26 +21,29 @@ use crate::support::{
 const BILLING: &str = "billing";
 const USER: &str = "system:serviceaccount:billing:billing";
 const REASON: &str = "ems.element.io/change-reason";
+/// Who uses `kubectl` in these tests.
+const PERSON: &str = "ems-bots-dev-admin";
+
+/// Kind and name of a bot.
+type Bot = (&'static str, &'static str);
+const ADMIN: Bot = ("AdminBot", "adminbot");
+const AUDIT: Bot = ("AuditBot", "auditbot");
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_billing_asks_for_and_what_is_read_is_in_the_trail() {
     let scene = Scene::set("intake", &[]).await;
     let billing = billing(&scene).await;
     println!("-- the order: its trail does not exist yet");
-    order(&scene, &billing).await;
+    order(&scene, &billing, AUDIT).await;
     scene.tenant.wait_ready("AuditBot", "auditbot").await;
     let trail = scene.trail("auditbot").await;
     let ordered = requested(&trail, "bot.creation.requested").await;
     assert_eq!(ordered["context"]["reason"], "order 1");
     is_applied(&trail, &ordered).await;
-    changes(&scene, &billing, &trail).await;
+    changes(&scene, &billing, &trail, AUDIT).await;
     reads(&scene, &billing, &trail).await;
     silence(&scene, &trail).await;
-    println!("-- the removal");
-    billing.bots("AuditBot").delete("auditbot", &DeleteParams::default()).await.unwrap();
-    let removed = requested(&trail, "billing.removal.requested").await;
-    is_applied(&trail, &removed).await;
-    gone(&scene.tenant, "auditbot").await;
+    removal(&scene, &billing, &trail, AUDIT).await;
     scene.end().await;
 }
 
@@ -71,9 +76,9 @@ async fn billing(scene: &Scene) -> Tenant {
     Tenant { namespace: scene.tenant.namespace.clone(), client }
 }
 
-async fn order(scene: &Scene, billing: &Tenant) {
-    let bot = json!({"apiVersion": "ems.element.io/v1alpha1", "kind": "AuditBot",
-        "metadata": {"name": "auditbot", "namespace": billing.namespace, "annotations": {REASON: "order 1"}},
+async fn order(scene: &Scene, billing: &Tenant, (kind, name): Bot) {
+    let bot = json!({"apiVersion": "ems.element.io/v1alpha1", "kind": kind,
+        "metadata": {"name": name, "namespace": billing.namespace, "annotations": {REASON: "order 1"}},
         "spec": {"homeserver": {"serverName": scene.synapse.server_name, "url": scene.synapse.pod_url,
             "publicURL": scene.synapse.pod_public_url, "plan": "Gold"}}});
     billing.apply(&bot).await;
@@ -87,8 +92,8 @@ async fn requested_by_anybody(trail: &Trail, action: &str) -> Value {
     .await
 }
 
-async fn gone(tenant: &Tenant, name: &str) {
-    let bots = tenant.bots("AuditBot");
+async fn gone(tenant: &Tenant, (kind, name): Bot) {
+    let bots = tenant.bots(kind);
     eventually(&format!("the end of {name}"), Duration::from_mins(3), || async {
         match bots.get_opt(name).await.unwrap() {
             None => Ok(()),
@@ -110,6 +115,8 @@ async fn requested(trail: &Trail, action: &str) -> Value {
         .iter()
         .any(|one| one["kind"] == "request" && one["role"] == "self");
     assert!(proven, "the API server proved itself: {record:#}");
+    let category = if action.starts_with("billing.") { "admin_operation" } else { "resource_change" };
+    assert_eq!(record["category"], category);
     record
 }
 
@@ -123,11 +130,11 @@ async fn is_applied(trail: &Trail, requested: &Value) {
     trail.wait_for(&["--action", applied], applied, fits).await;
 }
 
-async fn changes(scene: &Scene, billing: &Tenant, trail: &Trail) {
-    println!("-- plan, suspension, resumption");
-    let bots = billing.bots("AuditBot");
+async fn changes(scene: &Scene, billing: &Tenant, trail: &Trail, (kind, name): Bot) {
+    println!("-- {kind}: plan, suspension, resumption");
+    let bots = billing.bots(kind);
     let patch = async |patch: Value| {
-        bots.patch("auditbot", &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        bots.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
     };
     patch(json!({"spec": {"homeserver": {"plan": "Platinum"}}, "metadata": {"annotations": {REASON: "upgrade"}}})).await;
     let plan = requested(trail, "billing.plan_change.requested").await;
@@ -137,10 +144,20 @@ async fn changes(scene: &Scene, billing: &Tenant, trail: &Trail) {
     patch(json!({"spec": {"suspend": true}})).await;
     let suspended = requested(trail, "billing.suspension.requested").await;
     assert_eq!(suspended["context"]["reason"], Value::Null, "that of the change before does not count");
-    scene.tenant.wait_condition("AuditBot", "auditbot", "Suspended", "True", "").await;
+    is_applied(trail, &suspended).await;
+    scene.tenant.wait_condition(kind, name, "Suspended", "True", "").await;
     patch(json!({"spec": {"suspend": false}})).await;
-    requested(trail, "billing.resumption.requested").await;
-    scene.tenant.wait_ready("AuditBot", "auditbot").await;
+    let resumed = requested(trail, "billing.resumption.requested").await;
+    is_applied(trail, &resumed).await;
+    scene.tenant.wait_ready(kind, name).await;
+}
+
+async fn removal(scene: &Scene, billing: &Tenant, trail: &Trail, bot: Bot) {
+    println!("-- {}: the removal", bot.0);
+    billing.bots(bot.0).delete(bot.1, &DeleteParams::default()).await.unwrap();
+    let removed = requested(trail, "billing.removal.requested").await;
+    is_applied(trail, &removed).await;
+    gone(&scene.tenant, bot).await;
 }
 
 async fn reads(scene: &Scene, billing: &Tenant, trail: &Trail) {
@@ -156,15 +173,9 @@ async fn reads(scene: &Scene, billing: &Tenant, trail: &Trail) {
         relates(record, "secret", &secret, "target") && record["context"]["user_agent"].is_string()
     };
     let record = trail.wait_for(&["--action", "secret.read"], "a read Secret", fits).await;
-    assert_eq!(actor(&record), "ems-bots-dev-admin");
+    assert_eq!(actor(&record), PERSON);
     assert!(record["context"]["user_agent"].as_str().unwrap().starts_with("kubectl/"), "{record:#}");
-    println!("-- a pod is gone into");
-    let (_, said) = scene.tenant.kubectl(&["exec", "auditbot-worker-0", "--", "ems-bots", "--version"]);
-    let pod = format!("{}/auditbot-worker-0", scene.tenant.namespace);
-    let fits = |record: &Value| relates(record, "pod", &pod, "target");
-    println!("   exec: {}", said.trim());
-    trail.wait_for(&["--action", "pod.entered"], "exec", fits).await;
-    // The events before have arrived with it.
+    trail.wait_for(&["--action", "secret.read", "--actor", USER], "a refusal", |_| true).await;
     let refused = trail.search(&["--action", "secret.read", "--actor", USER, "--limit", "100"]);
     let hours: BTreeSet<&str> = refused.iter().filter_map(|record| record["occurred_at"].as_str()).collect();
     assert!(!refused.is_empty() && refused.len() == hours.len(), "once an hour: {refused:#?}");

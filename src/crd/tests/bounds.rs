@@ -124,6 +124,9 @@ fn defaults_of_the_schema_and_of_the_types_agree() {
         assert_eq!(typed["database"]["secretRef"]["name"], "ems-bots-database");
         assert_eq!(typed["suspendCapture"], "Skip");
         assert_eq!(typed["deletionPolicy"], "Retain");
-        assert_eq!(typed["rooms"], json!({"directMessages": true, "leaveExcluded": false, "localOnly": true}));
+        assert_eq!(
+            typed["rooms"],
+            json!({"directMessages": true, "leaveExcluded": false, "localOnly": true})
+        );
     }
 }

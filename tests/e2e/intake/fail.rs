@@ -27,7 +27,7 @@ async fn what_billing_asks_for_while_the_database_is_away_is_recorded_later() {
     let (billing, _strict) = (billing(&scene).await, Strict::set());
     println!("-- the order, while the database is away");
     link.cut();
-    order(&scene, &billing).await;
+    order(&scene, &billing, AUDIT).await;
     assert!(waits(&scene.tenant, "bot.creation.requested"), "for its trail");
     scene.tenant.wait_condition("AuditBot", "auditbot", "AccountReady", "True", "").await;
     let mended = SystemClock.now();
@@ -56,7 +56,7 @@ async fn suspension_and_removal(scene: &Scene, billing: &Tenant, link: &Link, tr
     assert_eq!(trail.search(&["--action", "billing."]), [] as [Value; 0], "nothing of it is recorded yet");
     let mended = SystemClock.now();
     link.mend();
-    gone(&scene.tenant, "auditbot").await;
+    gone(&scene.tenant, AUDIT).await;
     let suspension = requested(trail, "billing.suspension.requested").await;
     assert_eq!(suspension["context"]["reason"], "unpaid");
     let removal = requested(trail, "billing.removal.requested").await;
@@ -86,7 +86,7 @@ async fn without_a_console_nobody_changes_a_bot_and_what_was_asked_for_goes_on()
     println!("-- the homeserver is back: the operator's and the garbage collector's finalizers go");
     assert!(scene.tenant.bots("AuditBot").get_opt("auditbot").await.unwrap().is_some());
     dev(&["synapse", "up", &scene.synapse.name], None);
-    gone(&scene.tenant, "auditbot").await;
+    gone(&scene.tenant, AUDIT).await;
     println!("-- the operator may work for the other bot, and writes to it");
     other.opt_in().await;
     other.wait_condition("AuditBot", "second", "AccountReady", "True", "").await;

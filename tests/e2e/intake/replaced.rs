@@ -1,64 +1,133 @@
-//! The console is replaced, or taken out with the whole chart, while failure policy `Fail` holds.
+//! The console is replaced, killed, or taken out with the whole chart, while failure policy `Fail` holds.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
-};
-
-use super::*;
+use super::{traffic::Traffic, *};
 use crate::{
-    install::{RELEASE, helm, install},
+    install::{RELEASE, chart, helm, install, try_helm},
     support::{
+        actions::{is_ready, kill_process},
         console::{self, Strict},
         tenant::{kubectl_in, system_namespace},
     },
 };
 
-/// Between two changes of a bot.
-const PACE: Duration = Duration::from_millis(100);
+const WEBHOOK: &str = "ems-bots-console";
+
+/// Failure policy `Fail` as the chart's value, for as long as this is kept.
+struct StrictChart(());
+
+fn upgrade(policy: &str) -> Result<String, String> {
+    let policy = format!("console.failurePolicy={policy}");
+    try_helm(&["upgrade", RELEASE, &chart(), "--reuse-values", "--set", &policy, "--wait", "--timeout", "3m"])
+}
+
+impl StrictChart {
+    async fn set() -> Self {
+        tokio::task::spawn_blocking(|| upgrade("Fail")).await.unwrap().expect("an upgrade to Fail");
+        Self(())
+    }
+
+    async fn unset(self) {
+        tokio::task::spawn_blocking(move || drop(self)).await.unwrap();
+    }
+}
+
+impl Drop for StrictChart {
+    fn drop(&mut self) {
+        let done = upgrade("Ignore");
+        // A second panic would hide the first one.
+        assert!(done.is_ok() || std::thread::panicking(), "an upgrade while Fail holds: {done:?}");
+    }
+}
+
+fn failure_policy() -> String {
+    let words = [
+        "get",
+        "validatingwebhookconfiguration",
+        WEBHOOK,
+        "--output",
+        "jsonpath={.webhooks[*].failurePolicy}",
+    ];
+    let (there, said) = kubectl_in(&system_namespace(), &words);
+    assert!(there, "{said}");
+    said
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_upgrade_of_the_console_refuses_nothing_and_misses_nothing() {
+async fn an_upgrade_of_the_console_refuses_nothing_and_its_death_loses_nothing() {
     let scene = Scene::set("upgrade", &[]).await;
     scene.audit_bot().await;
-    let (trail, billing, strict) = (scene.trail("auditbot").await, billing(&scene).await, Strict::set());
-    let old = console::pods(&scene.tenant.client).await;
-    let (bots, ends) = (billing.bots("AuditBot"), Arc::new(AtomicBool::new(false)));
-    let until = ends.clone();
-    println!("-- billing changes the bot again and again");
-    let changes = tokio::spawn(async move {
-        let (mut pace, mut reasons) = (tokio::time::interval(PACE), Vec::new());
-        while !until.load(Ordering::Relaxed) {
-            pace.tick().await;
-            let reason = format!("reason {}", reasons.len());
-            let patch = Patch::Merge(json!({"metadata": {"annotations": {REASON: reason}}}));
-            bots.patch("auditbot", &PatchParams::default(), &patch)
-                .await
-                .unwrap_or_else(|error| panic!("{reason}: {error}"));
-            reasons.push(reason);
+    let (trail, billing) = (scene.trail("auditbot").await, billing(&scene).await);
+    let ran_with = |policy: &'static str| {
+        move |record: &Value| {
+            change(record, "/console/failurePolicy").is_some_and(|(_, after)| after == policy)
         }
-        reasons
-    });
-    println!("-- the console is replaced");
-    tokio::task::spawn_blocking(console::restart).await.unwrap();
+    };
+    let configured = "process.configuration.changed";
+    trail.wait_for(&["--action", configured], "the console's configuration", ran_with("Ignore")).await;
+    let old = console::pods(&scene.tenant.client).await;
+    println!("-- billing changes the bot, and a person reads a Secret, again and again");
+    let traffic = Traffic::begin(&scene, &billing);
+    println!("-- helm upgrade to failure policy Fail");
+    let strict = StrictChart::set().await;
+    assert_eq!(failure_policy(), "Fail");
     console::wait(&scene.tenant.client, 2).await;
-    ends.store(true, Ordering::Relaxed);
-    let asked: BTreeSet<String> = changes.await.unwrap().into_iter().collect();
     for pod in console::pods(&scene.tenant.client).await {
         assert!(old.iter().all(|old| old.metadata.uid != pod.metadata.uid), "all of it is new");
     }
-    println!("   {} changes", asked.len());
-    assert!(asked.len() > 20, "{asked:?}");
-    eventually("a record of each", Duration::from_mins(2), || async {
-        let records = trail.search(&["--action", "bot.change.requested", "--limit", "10000"]);
-        let reason = |record: &Value| Some(record["context"]["reason"].as_str()?.to_owned());
-        let recorded: BTreeSet<String> = records.iter().filter_map(reason).collect();
-        let missing: Vec<_> = asked.difference(&recorded).collect();
-        if missing.is_empty() { Ok(()) } else { Err(format!("{missing:?} are missing")) }
+    assert_eq!(traffic.refused(), [""; 0], "there is always one to report to");
+    deaths(&scene, &traffic).await;
+    println!("-- helm upgrade while Fail holds");
+    strict.unset().await;
+    assert_eq!(failure_policy(), "Ignore");
+    console::wait(&scene.tenant.client, 2).await;
+    assert_eq!(traffic.refused(), [""; 0], "there is always one to report to");
+    traffic.end().await.is_there_once(&trail).await;
+    println!("-- what the upgrade changed");
+    let configuration = trail.wait_for(&["--action", configured], "another policy", ran_with("Fail")).await;
+    assert_eq!(change(&configuration, "/console/failurePolicy"), Some((json!("Ignore"), json!("Fail"))));
+    let says_fail = |record: &Value| {
+        let webhooks = change(record, "/object/webhooks").map(|(_, after)| after[0]["failurePolicy"].clone());
+        relates(record, "admission", WEBHOOK, "target") && webhooks == Some(json!("Fail"))
+    };
+    let webhook = trail.wait_for(&["--action", "admission.changed"], "another policy", says_fail).await;
+    assert_eq!(actor(&webhook), PERSON);
+    scene.end().await;
+}
+
+/// What one of two does not live to answer, the other one or the next is asked or told again.
+async fn deaths(scene: &Scene, traffic: &Traffic) {
+    let client = &scene.tenant.client;
+    println!("-- kill -9 of one console");
+    kill_process(&console::pods(client).await[0]);
+    restarted(client, 1).await;
+    println!("-- kill -9 of both at once");
+    traffic.refused();
+    console::pods(client).await.iter().for_each(kill_process);
+    restarted(client, 3).await;
+    assert!(!traffic.refused().is_empty(), "without a console nobody changes a bot");
+}
+
+/// Waits until both consoles work after so many deaths.
+async fn restarted(client: &kube::Client, deaths: i32) {
+    eventually(&format!("both consoles after {deaths} deaths"), Duration::from_mins(2), || async {
+        let pods = console::pods(client).await;
+        let containers =
+            pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref()).flatten();
+        let (mut restarts, mut codes) = (0, BTreeSet::new());
+        for container in containers {
+            restarts += container.restart_count;
+            let ended = container.last_state.as_ref().and_then(|state| state.terminated.as_ref());
+            codes.extend(ended.map(|ended| ended.exit_code));
+        }
+        let all_work = pods.len() == 2 && pods.iter().all(is_ready);
+        // Killed by signal 9.
+        if all_work && restarts == deaths && codes == BTreeSet::from([137]) {
+            Ok(())
+        } else {
+            Err(format!("{restarts} restarts, exit codes {codes:?}, all work: {all_work}"))
+        }
     })
     .await;
-    drop(strict);
-    scene.end().await;
 }
 
 /// What the API server has to trust.

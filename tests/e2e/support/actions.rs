@@ -1,6 +1,6 @@
 //! What people and accidents do to a tenant's objects, and what is to be seen of them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Duration};
 
 use k8s_openapi::api::core::v1::{Event, PersistentVolumeClaim, Pod};
 use kube::{
@@ -122,6 +122,21 @@ pub async fn kill(pods: &Api<Pod>, name: &str) {
     let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
     let done = pods.delete(name, &now).await;
     done.unwrap_or_else(|error| panic!("delete pod {name}: {error}"));
+}
+
+/// Ends the process of a pod as `kill -9` does. On the local cluster it is a process of this machine, in a control
+/// group that has the name of the pod.
+pub fn kill_process(pod: &Pod) {
+    let read = |folder: &Path, name: &str| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let is_its = |folder: &Path| {
+        read(folder, "cgroup").contains(&format!("pod{}", uid(pod)))
+            && read(folder, "comm").trim() == "ems-bots"
+    };
+    let all = fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path());
+    let found: Vec<_> = all.filter(|folder| is_its(folder)).collect();
+    assert_eq!(found.len(), 1, "processes of {:?}: {found:?}", pod.metadata.name);
+    let id = found[0].file_name().unwrap();
+    assert!(Command::new("kill").arg("-KILL").arg(id).status().unwrap().success());
 }
 
 /// The pods of operator and console.
