@@ -159,7 +159,7 @@ def _notice(value: object, path: tuple[str, ...]) -> str:
 
 
 # `localOnly`, `deny`, `minimumLastActive`, `leaveExcluded` and `notice` are checked and without effect: a room that is
-# being made here is of this server, has no ID yet, is not idle, nobody is in it yet, and the bot itself posts the notice
+# being made here is of this server, has no ID yet and is not idle, no bot is in it, and the bot itself posts the notice
 # when it joins.
 _ROOMS: Mapping[str, Callable[[object, tuple[str, ...]], object]] = {
     "directMessages": _switch,
