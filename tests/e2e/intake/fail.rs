@@ -76,6 +76,8 @@ async fn without_a_console_nobody_changes_a_bot_and_what_was_asked_for_goes_on()
     let (client, strict) = (scene.tenant.client.clone(), Strict::set());
     scene.audit_bot().await;
     let (trail, other) = (scene.trail("auditbot").await, second_tenant(&scene).await);
+    // In the foreground the worker goes first: what is to be in its trail must be able to reach its inbox at once.
+    requested_by_anybody(&trail, "bot.creation.requested").await;
     println!("-- the removal, while the homeserver is away: the finalizers stay");
     scene.synapse.stop();
     scene.tenant.bots("AuditBot").delete("auditbot", &DeleteParams::foreground()).await.unwrap();
