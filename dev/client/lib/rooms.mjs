@@ -17,14 +17,44 @@ async function stateOrNull(session, room, type, key = "") {
     }
 }
 
+const STALE_AFTER_MS = 3_000;
+
+// Waits until the SDK has synced that `holds`. Where several people write to a room at once, Synapse's sync (unless
+// MSC4222 is enabled there, which it is not by default) tells older state after newer, and never tells the newer again.
+// Whoever sees that reloads the page; here the room's state is asked for.
+async function synced({ client }, room, holds, ms) {
+    const seen = () => (holds() ? true : undefined);
+    const deadline = Date.now() + ms;
+    if (await poll(seen, Math.min(ms, STALE_AFTER_MS), 50)) return true;
+    while (Date.now() < deadline) {
+        const known = client.getRoom(room);
+        // A room of which it has heard nothing at all is still to come.
+        if (known) {
+            const state = await client.roomState(room).catch(() => []);
+            known.currentState.setStateEvents(state.map(client.getEventMapper()));
+            known.recalculate();
+        }
+        if (await poll(seen, Math.min(deadline - Date.now(), STALE_AFTER_MS), 50)) return true;
+    }
+    return false;
+}
+
+// What the SDK believes and what the homeserver says: who is to be mended is the one that differs.
+async function whyUnready({ client, userId }, room) {
+    const synced = `${client.getRoom(room)?.getMyMembership() ?? "nothing"} (sync: ${client.getSyncState()})`;
+    const said = await stateOrNull({ client }, room, EventType.RoomMember, userId).catch((error) => error);
+    const truth = said instanceof Error ? said.message : said?.membership ?? "nothing";
+    return `${userId} has to be joined to ${room}: it has synced ${synced}, the homeserver says ${truth}`;
+}
+
 // The SDK decides by what it has synced whether a message is encrypted. So nothing is sent before it has seen the room,
 // and, where the homeserver says that the room is encrypted, before it has seen that.
 export async function whenReady(session, room, args) {
     const { client, crypto } = session;
-    const known = await poll(
-        () => (client.getRoom(room)?.getMyMembership() === "join" ? true : undefined), patience(args), 50,
+    const known = await synced(
+        session, room, () => client.getRoom(room)?.getMyMembership() === "join", patience(args),
     );
-    if (!known) throw new Error(`${session.userId} has not seen itself in ${room}: it has to join first`);
+    if (!known) throw new Error(await whyUnready(session, room));
     if (crypto && (await stateOrNull(session, room, EventType.RoomEncryption)) !== null) {
         const ready = await poll(
             async () => ((await crypto.isEncryptionEnabledInRoom(room)) ? true : undefined), patience(args), 50,
@@ -89,11 +119,8 @@ async function waitForMember(session, args) {
         throw new Error(`${args.target} is ${last?.membership ?? "no member"} in ${args.room}, not ${args.membership}`);
     }
     // The answer comes from the homeserver; whether the SDK encrypts for the newcomer depends on what it has synced.
-    const synced = await poll(() => {
-        const seen = session.client.getRoom(args.room)?.getMember(args.target)?.membership;
-        return seen === args.membership ? true : undefined;
-    }, patience(args), 50);
-    return { membership: last.membership, synced: synced === true };
+    const seen = () => session.client.getRoom(args.room)?.getMember(args.target)?.membership === args.membership;
+    return { membership: last.membership, synced: await synced(session, args.room, seen, patience(args)) };
 }
 
 async function waitForState(session, args) {
