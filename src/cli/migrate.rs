@@ -7,9 +7,10 @@ use std::{
     process::ExitCode,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use secrecy::SecretString;
 
+use super::secret_files::{database, text};
 use crate::{
     store::{
         StoreError,
@@ -97,8 +98,6 @@ async fn attempt(args: &Args) -> anyhow::Result<Migrated> {
 }
 
 fn owner(args: &Args) -> anyhow::Result<Endpoint> {
-    let file = |name: &str| read(&args.owner.join(name));
-    let port = file("port")?;
     let ca_pem = match std::fs::read_to_string(&args.ca_file) {
         Ok(pem) => Some(pem),
         Err(error)
@@ -110,38 +109,17 @@ fn owner(args: &Args) -> anyhow::Result<Endpoint> {
             return Err(error).with_context(|| format!("{} cannot be read", args.ca_file.display()));
         }
     };
-    let parts = EndpointParts {
-        host: file("host")?,
-        port: port.parse().with_context(|| format!("port {port:?} is not a number up to 65535"))?,
-        dbname: file("dbname")?,
-        user: file("username")?,
-        password: SecretString::from(file("password")?),
-        ca_pem,
-        ssl_mode: args.sslmode.clone(),
-        schema: args.schema.clone(),
-        application_name: "ems-bots/migrate".to_owned(),
-    };
-    Ok(Endpoint::from_parts(parts)?)
+    let parts = database(&args.owner, &args.schema, "ems-bots/migrate")?;
+    Ok(Endpoint::from_parts(EndpointParts { ca_pem, ssl_mode: args.sslmode.clone(), ..parts })?)
 }
 
 fn role(folder: &Path, role: Role) -> anyhow::Result<RoleSource> {
     let given = folder.join(format!("{}-username", role.as_str()));
     if given.exists() {
-        return Ok(RoleSource::Given(read(&given)?));
+        return Ok(RoleSource::Given(text(&given)?));
     }
-    let password = read(&folder.join(format!("{}-password", role.as_str())))?;
+    let password = text(&folder.join(format!("{}-password", role.as_str())))?;
     Ok(RoleSource::Generated(SecretString::from(password)))
-}
-
-/// A file's text without the line break that an editor adds.
-fn read(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read; is its Secret complete?", path.display()))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        bail!("{} is empty", path.display());
-    }
-    Ok(text.to_owned())
 }
 
 fn is_refusal(error: &anyhow::Error) -> bool {

@@ -11,6 +11,7 @@ pub mod crds;
 pub mod doctor;
 pub mod migrate;
 pub mod operator;
+mod secret_files;
 pub mod worker;
 
 /// Gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.

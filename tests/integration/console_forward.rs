@@ -268,15 +268,19 @@ async fn what_is_about_everybody_reaches_every_trail() {
     assert_eq!(content::decode(&left.messages[0].body).unwrap(), message("all", "all"));
 }
 
+/// How much waits after a replica has noted its configuration.
+async fn noted(world: &World, notes: &mut Notes, estate: &Estate, value: &str) -> u64 {
+    let store: Arc<dyn PlatformStore> = world.platform.clone();
+    let value = json!({"version": value});
+    notes.note(&store, estate, &value, SystemClock.now()).await.unwrap();
+    world.waiting().await
+}
+
 #[tokio::test]
 async fn a_configuration_is_recorded_once_for_all_replicas() {
     let world = World::new().await;
-    let store: Arc<dyn PlatformStore> = world.platform.clone();
-    let note = async |notes: &mut Notes, estate: &Estate, value: &str| {
-        let value = json!({"version": value});
-        notes.note(&store, estate, &value, SystemClock.now()).await.unwrap();
-        world.waiting().await
-    };
+    let note =
+        async |notes: &mut Notes, estate: &Estate, value: &str| noted(&world, notes, estate, value).await;
     let (mut one, mut other) = (Notes::of(Process::Operator), Notes::of(Process::Operator));
     assert_eq!(note(&mut one, &estate(), "1").await, 2);
     assert_eq!(note(&mut one, &estate(), "1").await, 2);
@@ -296,12 +300,8 @@ async fn a_configuration_is_recorded_once_for_all_replicas() {
 #[tokio::test]
 async fn while_an_upgrade_goes_on_the_old_console_does_not_undo_what_the_new_one_says() {
     let world = World::new().await;
-    let store: Arc<dyn PlatformStore> = world.platform.clone();
-    let note = async |notes: &mut Notes, estate: &Estate, value: &str| {
-        let value = json!({"version": value});
-        notes.note(&store, estate, &value, SystemClock.now()).await.unwrap();
-        world.waiting().await
-    };
+    let note =
+        async |notes: &mut Notes, estate: &Estate, value: &str| noted(&world, notes, estate, value).await;
     let (mut old, mut new) = (Notes::of(Process::Console), Notes::of(Process::Console));
     assert_eq!(note(&mut old, &estate(), "1").await, 2);
     assert_eq!(note(&mut new, &estate(), "2").await, 4);

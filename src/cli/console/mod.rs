@@ -13,12 +13,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use prometheus::Registry;
 use secrecy::SecretString;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::secret_files::{database, text};
 use crate::{
     console::{
         caller::Proof,
@@ -238,33 +239,11 @@ async fn migrated(platform: &PgPlatform, soft: &CancellationToken) -> bool {
 }
 
 fn endpoint(args: &Args) -> anyhow::Result<Endpoint> {
-    let file = |name: &str| text(&args.database.join(name));
-    let port = file("port")?;
-    let parts = EndpointParts {
-        host: file("host")?,
-        port: port.parse().with_context(|| format!("port {port:?} is not a number up to 65535"))?,
-        dbname: file("dbname")?,
-        user: file("username")?,
-        password: SecretString::from(file("password")?),
-        ca_pem: args.database_ca_file.as_deref().map(text).transpose()?,
-        ssl_mode: None,
-        schema: args.database_schema.clone(),
-        application_name: "ems-bots console".to_owned(),
-    };
-    Ok(Endpoint::from_parts(parts)?)
+    let ca_pem = args.database_ca_file.as_deref().map(text).transpose()?;
+    let parts = database(&args.database, &args.database_schema, "ems-bots console")?;
+    Ok(Endpoint::from_parts(EndpointParts { ca_pem, ..parts })?)
 }
 
 fn secret(file: Option<&Path>) -> anyhow::Result<Option<SecretString>> {
     file.map(|file| text(file).map(SecretString::from)).transpose()
-}
-
-/// A file's text without the line break that an editor adds.
-fn text(path: &Path) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("{} cannot be read; is its Secret complete?", path.display()))?;
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        bail!("{} is empty", path.display());
-    }
-    Ok(text.to_owned())
 }

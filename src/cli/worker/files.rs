@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
 use secrecy::SecretString;
 
 use crate::{
+    cli::secret_files::text,
     domain::{UserId, trail::TrailPoint},
     homeserver::Session,
 };
@@ -22,12 +22,7 @@ impl Files {
 
     /// A file that must be there. A newline at its end does not count.
     pub(super) fn text(&self, name: &str) -> anyhow::Result<String> {
-        let path = self.folder.join(name);
-        let text = std::fs::read_to_string(&path)
-            .with_context(|| format!("cannot read {}; is its Secret complete?", path.display()))?;
-        let text = text.trim_end_matches(['\r', '\n']).to_owned();
-        anyhow::ensure!(!text.is_empty(), "{} is empty", path.display());
-        Ok(text)
+        text(&self.folder.join(name))
     }
 
     pub(super) fn secret(&self, name: &str) -> anyhow::Result<SecretString> {

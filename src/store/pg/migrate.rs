@@ -8,15 +8,18 @@ use sqlx::{
 };
 
 use super::{
-    Endpoint, Role,
+    Endpoint, Role, SchemaName,
     continuity::inconsistent,
     map, pooling, role_name,
     scram::{hmac_sha256, verifier},
 };
 use crate::store::StoreError;
 
+/// Version, name and SQL of a migration.
+pub(super) type Source = (i64, &'static str, &'static str);
+
 /// Every migration, oldest first. An applied one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 4] = [
+const MIGRATIONS: [Source; 4] = [
     (1, "trail", include_str!("../../../migrations/0001_trail.sql")),
     (2, "inbox", include_str!("../../../migrations/0002_inbox.sql")),
     (3, "snapshot", include_str!("../../../migrations/0003_snapshot.sql")),
@@ -84,31 +87,32 @@ pub async fn migrate(owner: &Endpoint, roles: &RoleSources) -> Result<Migrated, 
     outcome
 }
 
-async fn run(
+/// Keeps other migrators of the schema out until the session ends. A migration may take as long as it takes; waiting for
+/// another migrator may not.
+pub(super) async fn lock(
     connection: &mut PgConnection,
-    owner: &Endpoint,
-    roles: &RoleSources,
-) -> Result<Migrated, StoreError> {
-    let schema = owner.schema().as_str();
-    // A migration may take as long as it takes; waiting for another migrator may not.
+    what: &str,
+    schema: &SchemaName,
+) -> Result<(), StoreError> {
     sqlx::query(
         "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '300s', false),
                 set_config('ems_bots.schema', $1, false)",
     )
-    .bind(schema)
+    .bind(schema.as_str())
     .execute(&mut *connection)
     .await
     .map_err(map)?;
-    sqlx::query("SELECT pg_advisory_lock(hashtextextended('ems-bots/migrate/' || $1, 0))")
-        .bind(schema)
-        .execute(&mut *connection)
+    sqlx::query("SELECT pg_advisory_lock(hashtextextended('ems-bots/' || $1 || '/' || $2, 0))")
+        .bind(what)
+        .bind(schema.as_str())
+        .execute(connection)
         .await
-        .map_err(map)?;
-    let from = version(connection).await?;
-    if let Some(found) = from.filter(|found| *found > VERSION) {
-        return Err(StoreError::SchemaTooNew { found, known: VERSION });
-    }
-    ensure_roles(connection, owner, roles).await?;
+        .map(drop)
+        .map_err(map)
+}
+
+/// Makes the schema of [`lock`] if there is none, and applies what is missing in it.
+pub(super) async fn apply(connection: &mut PgConnection, migrations: &[Source]) -> Result<(), StoreError> {
     // CREATE SCHEMA IF NOT EXISTS would ask for the right to create even where the schema is there.
     connection
         .execute(
@@ -120,7 +124,21 @@ async fn run(
         )
         .await
         .map_err(map)?;
-    migrator(&MIGRATIONS).run_direct(None, &mut *connection, false).await.map_err(migration_error)?;
+    migrator(migrations).run_direct(None, connection, false).await.map_err(migration_error)
+}
+
+async fn run(
+    connection: &mut PgConnection,
+    owner: &Endpoint,
+    roles: &RoleSources,
+) -> Result<Migrated, StoreError> {
+    lock(connection, "migrate", owner.schema()).await?;
+    let from = version(connection).await?;
+    if let Some(found) = from.filter(|found| *found > VERSION) {
+        return Err(StoreError::SchemaTooNew { found, known: VERSION });
+    }
+    ensure_roles(connection, owner, roles).await?;
+    apply(connection, &MIGRATIONS).await?;
     sqlx::query("SELECT grant_rights($1, $2, $3)")
         .bind(roles.name(owner, Role::Writer))
         .bind(roles.name(owner, Role::Reader))
@@ -139,7 +157,7 @@ async fn run(
     Ok(Migrated { from, to: VERSION })
 }
 
-pub(super) fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migrator {
+fn migrator(migrations: &[Source]) -> Migrator {
     let migrations = migrations.iter().map(|(version, name, sql)| {
         Migration::new(*version, (*name).into(), MigrationType::Simple, sql.into_sql_str(), false)
     });
@@ -149,7 +167,7 @@ pub(super) fn migrator(migrations: &[(i64, &'static str, &'static str)]) -> Migr
     migrator
 }
 
-pub(super) fn migration_error(error: MigrateError) -> StoreError {
+fn migration_error(error: MigrateError) -> StoreError {
     match error {
         MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => map(error),
         MigrateError::VersionMissing(found) => StoreError::SchemaTooNew { found, known: VERSION },

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
-use sqlx::{Acquire as _, Connection as _, Executor as _, PgConnection, PgPool};
+use sqlx::{Acquire as _, Connection as _, PgConnection, PgPool};
 
 use super::{
     Endpoint, map,
-    migrate::{migration_error, migrator},
+    migrate::{self, Source},
     pooling,
 };
 use crate::{
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Every migration, oldest first. An applied one is never edited.
-const MIGRATIONS: [(i64, &str, &str); 1] =
+const MIGRATIONS: [Source; 1] =
     [(1, "platform", include_str!("../../../migrations/console/0001_platform.sql"))];
 
 /// Several reports are taken at the same time.
@@ -45,38 +45,27 @@ impl PgPlatform {
     pub async fn migrate(&self) -> Result<(), StoreError> {
         pooling::refuse(&self.endpoint).await?;
         let mut connection = self.endpoint.connect().await?;
-        let outcome = migrate(&mut connection, self.endpoint.schema().as_str()).await;
+        let outcome = async {
+            migrate::lock(&mut connection, "console", self.endpoint.schema()).await?;
+            migrate::apply(&mut connection, &MIGRATIONS).await
+        }
+        .await;
         // Closing the session gives its lock back, too.
         let _closed = connection.close().await;
         outcome
     }
-}
 
-async fn migrate(connection: &mut PgConnection, schema: &str) -> Result<(), StoreError> {
-    sqlx::query(
-        "SELECT set_config('statement_timeout', '0', false), set_config('lock_timeout', '300s', false),
-                set_config('ems_bots.schema', $1, false)",
-    )
-    .bind(schema)
-    .execute(&mut *connection)
-    .await
-    .map_err(map)?;
-    sqlx::query("SELECT pg_advisory_lock(hashtextextended('ems-bots/console/' || $1, 0))")
-        .bind(schema)
-        .execute(&mut *connection)
-        .await
-        .map_err(map)?;
-    connection
-        .execute(
-            "DO $$ BEGIN
-                 IF NOT EXISTS (SELECT FROM pg_namespace WHERE nspname = current_setting('ems_bots.schema')) THEN
-                     EXECUTE format('CREATE SCHEMA %I', current_setting('ems_bots.schema'));
-                 END IF;
-             END $$",
-        )
-        .await
-        .map_err(map)?;
-    migrator(&MIGRATIONS).run_direct(None, connection, false).await.map_err(migration_error)
+    async fn update_trails(&self, sql: &'static str, bots: &[BotName]) -> Result<(), StoreError> {
+        let (kinds, namespaces, bots) = names(bots);
+        sqlx::query(sql)
+            .bind(kinds)
+            .bind(namespaces)
+            .bind(bots)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(map)
+    }
 }
 
 /// What tells a message from all others.
@@ -246,23 +235,14 @@ impl PlatformStore for PgPlatform {
     }
 
     async fn hurry(&self, bots: &[BotName]) -> Result<(), StoreError> {
-        let (kinds, namespaces, bots) = names(bots);
-        sqlx::query(
-            // In order, as below: two replicas wait for each other and not both at once.
-            "UPDATE trail SET due = now()
+        // In order, as below: two replicas wait for each other and not both at once.
+        let sql = "UPDATE trail SET due = now()
              WHERE id IN (SELECT id FROM trail
                           WHERE due > now()
                                 AND (kind, namespace, name) IN
                                     (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
-                          ORDER BY id FOR NO KEY UPDATE)",
-        )
-        .bind(kinds)
-        .bind(namespaces)
-        .bind(bots)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(map)
+                          ORDER BY id FOR NO KEY UPDATE)";
+        self.update_trails(sql, bots).await
     }
 
     async fn totals(&self) -> Result<WaitingTotals, StoreError> {
@@ -280,21 +260,12 @@ impl PlatformStore for PgPlatform {
     }
 
     async fn seen(&self, bots: &[BotName]) -> Result<(), StoreError> {
-        let (kinds, namespaces, bots) = names(bots);
-        sqlx::query(
-            "UPDATE trail SET seen = now()
+        let sql = "UPDATE trail SET seen = now()
              WHERE id IN (SELECT id FROM trail
                           WHERE (kind, namespace, name) IN
                                 (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
-                          ORDER BY id FOR NO KEY UPDATE)",
-        )
-        .bind(kinds)
-        .bind(namespaces)
-        .bind(bots)
-        .execute(&self.pool)
-        .await
-        .map(drop)
-        .map_err(map)
+                          ORDER BY id FOR NO KEY UPDATE)";
+        self.update_trails(sql, bots).await
     }
 
     async fn expire(&self, patience: Patience) -> Result<Vec<(BotName, u64)>, StoreError> {
