@@ -11,8 +11,8 @@
 use serde_json::Value;
 
 use super::planner::{
-    DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, Recalled, RoomFacts, content,
-    listed_functional_members, read_power,
+    self, DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, Recalled, RoomFacts,
+    content, listed_functional_members, read_power,
 };
 use crate::{
     domain::{RoomId, selection::RoomSelection},
@@ -134,8 +134,7 @@ fn other_servers(state: &[StateEvent], identity: &Identity) -> Vec<String> {
 }
 
 fn membership(state: &[StateEvent], user: &str) -> Membership {
-    let member = content(state, "m.room.member", user);
-    match member.and_then(|member| member.get("membership")?.as_str()) {
+    match planner::membership(state, user) {
         Some("join") => Membership::Joined,
         Some("invite") => Membership::Invited,
         Some("ban") => Membership::Banned,

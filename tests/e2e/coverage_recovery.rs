@@ -78,7 +78,7 @@ async fn troubles(synapse: &Synapse, people: &People, version: &str) -> Vec<Trou
         let (name, room, acts) = (format!("{name}, version {version}"), room.clone(), acts.to_vec());
         troubles.push(Trouble { name, room, power, acts });
     };
-    let back = [Recall, Return, MakeAdmin, Join, Release];
+    let back = [Recall, Return, MakeAdmin, Release, Join];
 
     let room = room_with_bob(synapse, people, alice, body()).await;
     ok(act(synapse, alice, &room, "leave", json!({})).await);
@@ -116,7 +116,7 @@ async fn troubles(synapse: &Synapse, people: &People, version: &str) -> Vec<Trou
     let room = room_with_bob(synapse, people, alice, body()).await;
     ok(act(synapse, alice, &room, "ban", bot).await);
     ok(act(synapse, alice, &room, "leave", json!({})).await);
-    add("banned, and the creator left", &room, 100, &[Recall, Return, Unban, MakeAdmin, Join, Release]);
+    add("banned, and the creator left", &room, 100, &[Recall, Return, Unban, MakeAdmin, Release, Join]);
     troubles
 }
 

@@ -43,8 +43,8 @@ async fn an_admin_who_left_gives_the_power_and_leaves_again() {
             (StepKind::Recall, Some(&bob)),
             (StepKind::Return, Some(&alice)),
             (StepKind::MakeAdmin, Some(&alice)),
-            (StepKind::Join, None),
             (StepKind::Release, Some(&alice)),
+            (StepKind::Join, None),
         ];
         let seen = bot.log.intents();
         let names: Vec<_> = seen.iter().map(|act| (act.kind, act.on_behalf_of.as_deref())).collect();
@@ -150,5 +150,29 @@ async fn a_creator_who_bans_again_and_again_is_not_answered_in_a_hot_loop() {
     }
     let lifted = homeserver.count("unban");
     assert!((5..30).contains(&lifted), "{lifted} bans lifted in ten minutes");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_was_brought_back_does_not_wait_for_a_join_that_is_refused() {
+    let Left { homeserver, alice, room, .. } = left("11");
+    // The first join is Alice's, all others are the bot's.
+    for nth in 2..200 {
+        homeserver.fail("join", nth, || HomeserverError::Refused {
+            what: "join",
+            status: 403,
+            errcode: "M_FORBIDDEN".to_owned(),
+            message: "a module says no".to_owned(),
+        });
+    }
+    let bot = start(&homeserver, "auditbot", Control::default());
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    assert!(homeserver.count("join") > 1, "the bot tries");
+    assert_eq!(homeserver.membership(&room, &bot.user), "invite");
+    assert_eq!(homeserver.membership(&room, &alice), "leave");
+    homeserver.heal();
+    let mut bot = bot;
+    bot.covered(1, 3600).await;
+    assert_eq!(homeserver.power(&room, &bot.user), 100);
     bot.stop().await;
 }

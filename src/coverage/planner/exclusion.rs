@@ -1,7 +1,7 @@
 //! Whether a selection leaves a room out, and why.
 
 use super::{Exclusion, Identity, RoomFacts};
-use crate::domain::{RoomId, UserId, selection::RoomSelection};
+use crate::domain::{RoomId, selection::RoomSelection};
 
 /// The first reason for which the selection leaves the room out.
 pub(super) fn excluded(
@@ -25,7 +25,7 @@ pub(super) fn excluded(
         }
     }
     let creator = facts.creator.as_deref();
-    if selection.local_only && !creator.is_some_and(|creator| is_local(creator, identity)) {
+    if selection.local_only && !creator.is_some_and(|creator| identity.is_local(creator)) {
         return Some(Exclusion::RemoteRoom);
     }
     if let Some(pattern) = &selection.creator_pattern
@@ -50,8 +50,4 @@ fn by_name(room: &RoomId, selection: &RoomSelection) -> Option<Exclusion> {
     } else {
         None
     }
-}
-
-fn is_local(user: &str, identity: &Identity) -> bool {
-    UserId::parse(user).is_ok_and(|user| user.is_local_to(&identity.server))
 }

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::{
     FULL_POWER, Identity,
-    power::{creators, level, named, needed},
+    power::{creators, level, membership, named, needed},
 };
-use crate::{domain::UserId, homeserver::StateEvent};
+use crate::homeserver::StateEvent;
 
 /// Who can do what.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -56,7 +56,7 @@ pub(super) fn helpers(
     identity: &Identity,
     unhelpful: &[String],
 ) -> Helpers {
-    let room = Room { state, levels, identity, unhelpful };
+    let room = Room { state, creators: creators(state).collect(), levels, identity, unhelpful };
     Helpers {
         unban: room.strongest(room.members(), |user| room.may_unban(user)),
         raise: room.raise(),
@@ -69,6 +69,7 @@ pub(super) fn helpers(
 
 struct Room<'a> {
     state: &'a [StateEvent],
+    creators: Vec<&'a str>,
     levels: &'a Value,
     identity: &'a Identity,
     unhelpful: &'a [String],
@@ -77,7 +78,7 @@ struct Room<'a> {
 impl<'a> Room<'a> {
     /// Everybody has a power, creators of version 12 the highest there is.
     fn power(&self, user: &str) -> i64 {
-        if creators(self.state).any(|creator| creator == user) {
+        if self.creators.contains(&user) {
             return i64::MAX;
         }
         named(self.levels, user).unwrap_or_else(|| self.level("users_default", 0))
@@ -88,12 +89,12 @@ impl<'a> Room<'a> {
     }
 
     fn membership(&self, user: &str) -> Option<&'a str> {
-        super::content(self.state, "m.room.member", user)?.get("membership")?.as_str()
+        membership(self.state, user)
     }
 
     fn is_usable(&self, user: &str) -> bool {
         user != self.identity.bot.as_str()
-            && UserId::parse(user).is_ok_and(|user| user.is_local_to(&self.identity.server))
+            && self.identity.is_local(user)
             && !self.unhelpful.iter().any(|other| other == user)
     }
 
@@ -139,7 +140,7 @@ impl<'a> Room<'a> {
         let listed = self.levels.get("users").and_then(Value::as_object);
         let listed = listed.into_iter().flatten().map(|(user, _)| user.as_str());
         let gone = listed
-            .chain(creators(self.state))
+            .chain(self.creators.iter().copied())
             .filter(|user| !matches!(self.membership(user), Some("join" | "ban")));
         let is_banned = self.membership(self.identity.bot.as_str()) == Some("ban");
         let could = |user: &str| if is_banned { self.may_unban(user) } else { self.may_give_power(user) };

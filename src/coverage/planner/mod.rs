@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 pub use self::{
     exclusion::excluded_unlisted,
     helpers::{Absent, Helpers, Raise},
-    power::{Grant, Power, PowerFacts, content, read_power},
+    power::{Grant, Power, PowerFacts, content, membership, read_power},
     reasons::{Exclusion, Obstacle},
     step::{Step, StepKind},
 };
@@ -116,6 +116,13 @@ pub struct Identity {
     pub server: ServerName,
 }
 
+impl Identity {
+    /// Whether this is a user of this server.
+    pub(super) fn is_local(&self, user: &str) -> bool {
+        UserId::parse(user).is_ok_and(|user| user.is_local_to(&self.server))
+    }
+}
+
 /// What a room needs.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Plan {
@@ -179,11 +186,14 @@ fn come_in(facts: &RoomFacts, power: &PowerFacts) -> Plan {
         let is_open = facts.is_public && !facts.via.is_empty();
         return if is_open { join(facts.via.clone()) } else { Plan::Blocked(Obstacle::NobodyLocal) };
     }
-    if facts.is_public {
-        return join(Vec::new());
-    }
-    if let Grant::By { user, .. } = &power.grant {
-        return Plan::Step(Step::MakeAdmin { on_behalf_of: user.clone() });
+    let has_guest = facts.recalled.as_ref().is_some_and(Recalled::is_there);
+    match &power.grant {
+        // Whoever was brought back gives what they can before the bot is in, so as to leave sooner.
+        Grant::By { user, level } if !facts.is_public || (has_guest && *level > power.bot) => {
+            return Plan::Step(Step::MakeAdmin { on_behalf_of: user.clone() });
+        }
+        _ if facts.is_public => return join(Vec::new()),
+        _ => {}
     }
     match (more_power(facts, power), &power.helpers.invite) {
         (Some(step), _) => Plan::Step(step),
@@ -246,10 +256,11 @@ fn settle(facts: &RoomFacts, power: &PowerFacts, selection: &RoomSelection, iden
     }
 }
 
-/// Whoever was brought back leaves as soon as nothing more is done by their power.
+/// Whoever was brought back leaves as soon as nothing more is done by their power, so before the bot joins: a join may be
+/// refused for as long as the homeserver likes.
 fn release(wanted: Plan, facts: &RoomFacts) -> Plan {
     let needs = |user: &str| match &wanted {
-        Plan::Step(Step::MakeAdmin { .. } | Step::Unban { .. } | Step::Join { .. }) => true,
+        Plan::Step(Step::MakeAdmin { .. } | Step::Unban { .. }) => true,
         Plan::Step(step @ (Step::Recall { .. } | Step::Return { .. })) => step.recalled() == Some(user),
         _ => false,
     };

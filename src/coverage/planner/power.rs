@@ -7,7 +7,7 @@ use super::{
     FULL_POWER, FUNCTIONAL_MEMBERS, Identity,
     helpers::{Helpers, helpers},
 };
-use crate::{domain::UserId, homeserver::StateEvent};
+use crate::homeserver::StateEvent;
 
 /// Who has which power in a room.
 #[derive(Debug, Clone, PartialEq)]
@@ -71,9 +71,7 @@ pub fn read_power(state: &[StateEvent], identity: &Identity, unhelpful: &[String
 
 fn grant(state: &[StateEvent], levels: &Value, identity: &Identity, unhelpful: &[String]) -> Grant {
     let could = |user: &str| {
-        user != identity.bot.as_str()
-            && UserId::parse(user).is_ok_and(|user| user.is_local_to(&identity.server))
-            && is_joined(state, user)
+        user != identity.bot.as_str() && identity.is_local(user) && membership(state, user) == Some("join")
     };
     // The homeserver takes whom it takes: if that is somebody in whose name nothing can be done, it
     // does not take the next one.
@@ -118,8 +116,9 @@ fn has_creator_power(create: &Value) -> bool {
     version.parse::<u32>().is_ok_and(|version| version >= 12)
 }
 
-fn is_joined(state: &[StateEvent], user: &str) -> bool {
-    content(state, "m.room.member", user).is_some_and(|member| member["membership"] == "join")
+/// A user's membership of a room, as the room's state has it.
+pub fn membership<'a>(state: &'a [StateEvent], user: &str) -> Option<&'a str> {
+    content(state, "m.room.member", user)?.get("membership")?.as_str()
 }
 
 /// The content of a state event.
