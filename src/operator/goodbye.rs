@@ -103,7 +103,12 @@ pub async fn leave_homeserver(
     if let Some(password) = &kept.password {
         orphans::delete(&ctx.client, password).await?;
     }
-    admin.deactivate(&own).await.map_err(|error| of_own_session(error.into(), &own))
+    let leave = async {
+        // Whoever takes the name again later starts with the homeserver's own limits.
+        admin.set_unlimited(&own, false).await?;
+        admin.deactivate(&own).await
+    };
+    leave.await.map_err(|error| of_own_session(error.into(), &own))
 }
 
 /// That accounts stay as they are although they should not.

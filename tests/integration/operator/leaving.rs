@@ -48,6 +48,7 @@ fn deactivated(world: &World) -> (bool, bool) {
     let homeserver = world.homeserver.world();
     let bot = homeserver.users["@auditbot:example.org"].account.deactivated;
     let admin = homeserver.users.values().find(|user| user.account.admin).unwrap();
+    assert_ne!(admin.account.deactivated, admin.unlimited, "it has no limits for as long as it works");
     (bot, admin.account.deactivated)
 }
 
