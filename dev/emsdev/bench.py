@@ -9,11 +9,11 @@ import statistics
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from . import image, installation, postgres, product
-from .base import StepError, note, step, wait_until
+from .base import StepError, note, sh, step, wait_until
 from .conversation import PEOPLE
 from .demo import reader_url
 from .layout import AUDIT_LOG
@@ -24,6 +24,8 @@ NAMESPACE = "bench"
 _ROUNDS = 5
 _MESSAGES = 200
 _IDLE_SECONDS = 600
+# Every account is looked at every two minutes, and once more after a change was seen.
+_SETTLE_SECONDS = 300
 
 
 def run(idle_seconds: int = _IDLE_SECONDS) -> None:
@@ -38,9 +40,10 @@ def run(idle_seconds: int = _IDLE_SECONDS) -> None:
     with step(f"custom resource applied to Ready, both bots, {_ROUNDS} times"):
         times = [_time_to_ready(server, number) for number in range(_ROUNDS)]
         figures["applied to Ready, both bots"] = f"median {statistics.median(times):.1f} s of {_seconds(times)}"
-    bot = f"auditbot{_ROUNDS - 1}"
+    trails = {name: _trail(database, kind, name) for kind, name in _names(_ROUNDS - 1).items()}
     with step(f"{_MESSAGES} encrypted messages"):
-        url = reader_url(database, NAMESPACE, f"auditbot-{bot}", bot)
+        bot = f"auditbot{_ROUNDS - 1}"
+        url = trails[bot]["DATABASE_URL"]
         taken, searchable = _message_latencies(server, url, bot)
         figures["message sent to taken by the homeserver"] = _percentiles(taken)
         figures["message sent to searchable"] = _percentiles(searchable)
@@ -51,9 +54,15 @@ def run(idle_seconds: int = _IDLE_SECONDS) -> None:
             figures[f"resident memory of {name}"] = f"{megabytes:.0f} MB"
         archive = image.archive_for(product.binary())
         figures["image (development profile)"] = f"{archive.stat().st_size / 1e6:.0f} MB"
+    with step(f"until the bots have found what happened so far, {_SETTLE_SECONDS} s"):
+        _wait(_SETTLE_SECONDS)
     with step(f"writes to the API server in {idle_seconds} idle seconds"):
+        ends = {name: _records(trail, 1)[0]["seq"] for name, trail in trails.items()}
         for who, count in sorted(_idle_writes(idle_seconds).items()):
             figures[f"idle writes: {who}"] = str(count)
+        for name, trail in trails.items():
+            new = [str(record["content"]["text"]) for record in _records(trail, 100) if record["seq"] > ends[name]]
+            figures[f"idle records: {name}"] = "; ".join([str(len(new)), *new])
     _clean(server)
     for name, value in figures.items():
         print(f"{name:45} {value}")
@@ -73,9 +82,25 @@ def _namespace() -> None:
     product.kubectl(*binding, "--clusterrole", "ems-bots-tenant", "--serviceaccount", account)
 
 
-def _bot(kind: str, server: Synapse, number: int) -> dict[str, object]:
+def _names(number: int) -> dict[str, str]:
+    """Names of the bots of a round, by kind."""
+    return {kind: f"{kind.lower()}{number}" for kind in ("AdminBot", "AuditBot")}
+
+
+def _trail(database: postgres.TenantDb, kind: str, name: str) -> dict[str, str]:
+    """Environment in which `ems-bots audit` reads the trail of a bot."""
+    url = reader_url(database, NAMESPACE, f"{kind.lower()}-{name}", name)
+    return {"DATABASE_URL": url, "EMS_DATABASE_SCHEMA": name}
+
+
+def _records(trail: dict[str, str], limit: int) -> list[dict[str, Any]]:
+    """The latest records of a trail, latest first."""
+    command = [product.binary(), "audit", "search", "--output", "json", "--limit", str(limit)]
+    return [json.loads(line) for line in sh(command, env=trail, timeout=30).splitlines()]
+
+
+def _bot(kind: str, name: str, server: Synapse) -> dict[str, object]:
     """A bot with an account and a schema of its own, so that each round starts from nothing."""
-    name = f"{kind.lower()}{number}"
     homeserver = {
         "serverName": server.options.server_name,
         "url": server.pod_internal_url,
@@ -93,7 +118,7 @@ def _bot(kind: str, server: Synapse, number: int) -> dict[str, object]:
 def _time_to_ready(server: Synapse, number: int) -> float:
     if number > 0:
         product.kubectl("delete", "adminbots,auditbots", "--all", "--namespace", NAMESPACE, timeout=300)
-    bots = [_bot(kind, server, number) for kind in ("AdminBot", "AuditBot")]
+    bots = [_bot(kind, name, server) for kind, name in _names(number).items()]
     text = "\n---\n".join(json.dumps(bot) for bot in bots)
     product.kubectl("apply", "--server-side", "--filename", "-", stdin=text)
     started = time.monotonic()
@@ -202,7 +227,7 @@ def _resident() -> dict[str, float]:
 def _idle_writes(seconds: int) -> Counter[str]:
     """Writes by user and resource while nobody does anything, as the API server's audit log counts them."""
     start = AUDIT_LOG.stat().st_size
-    _wait(seconds, lambda left: note(f"{left} s left"))
+    _wait(seconds)
     counts: Counter[str] = Counter()
     with AUDIT_LOG.open() as lines:
         lines.seek(start)
@@ -216,8 +241,8 @@ def _idle_writes(seconds: int) -> Counter[str]:
     return counts
 
 
-def _wait(seconds: int, tell: Callable[[int], None]) -> None:
+def _wait(seconds: int) -> None:
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
-        tell(int(left))
+        note(f"{left:.0f} s left")
         time.sleep(min(left, 120))

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     domain::record::{Category, Occurred, RecordDraft, Relation},
-    homeserver::{AccountFacts, HomeserverError, Inspect, SessionFacts},
+    homeserver::{AccountFacts, HomeserverError, Inspect},
     store::{Batch, Snapshot},
     worker::convert::diff,
 };
@@ -53,7 +53,7 @@ struct Known {
     seen_ms: Option<i64>,
     /// None: its sessions were never looked at.
     #[serde(default)]
-    sessions: Option<BTreeMap<String, SessionFacts>>,
+    sessions: Option<sessions::Sessions>,
     /// The listing showed a change at the last look. One request to the homeserver may change several things one
     /// after the other, and the look may have come in between: the next one is a closer look too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -135,7 +135,7 @@ async fn look_at(
     }
     // What could not be seen is looked for again the next time.
     if let Some(sessions) = of_one(&row.user, inspect.sessions(&row.user).await)? {
-        now.sessions = Some(sessions.into_iter().map(|one| (one.device.clone(), one)).collect());
+        now.sessions = Some(sessions::remembered(known.sessions.as_ref(), sessions));
         now.seen_ms = row.last_seen_ms;
     }
     Ok(now)

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::draft::{Span, about};
@@ -10,35 +11,89 @@ use crate::{
     homeserver::SessionFacts,
 };
 
+/// Places that are remembered of a session. The homeserver tells only the last one: a session that several programs
+/// share would go back and forth between theirs for ever, and the account of this program's own worker is one.
+const PLACES: usize = 8;
+
+/// An account's sessions, by device.
+pub(super) type Sessions = BTreeMap<String, Known>;
+
+/// What is known of a session.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Known {
+    /// As it was seen last.
+    #[serde(flatten)]
+    facts: SessionFacts,
+    /// Where it was used before, latest first, without the place where it was seen last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    earlier: Vec<Place>,
+}
+
+/// Where a session was used from, and with what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Place {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ip: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    user_agent: Option<String>,
+}
+
+impl Place {
+    fn of(session: &SessionFacts) -> Self {
+        Self { ip: session.ip.clone(), user_agent: session.user_agent.clone() }
+    }
+}
+
+impl Known {
+    fn has_been_at(&self, place: &Place) -> bool {
+        Place::of(&self.facts) == *place || self.earlier.contains(place)
+    }
+}
+
+/// What is known once these sessions were seen.
+pub(super) fn remembered(before: Option<&Sessions>, seen: Vec<SessionFacts>) -> Sessions {
+    let known = |facts: SessionFacts| {
+        let here = Place::of(&facts);
+        let mut earlier = Vec::new();
+        if let Some(old) = before.and_then(|sessions| sessions.get(&facts.device)) {
+            earlier.push(Place::of(&old.facts));
+            earlier.extend_from_slice(&old.earlier);
+        }
+        earlier.retain(|place| *place != here);
+        earlier.truncate(PLACES - 1);
+        (facts.device.clone(), Known { facts, earlier })
+    };
+    seen.into_iter().map(known).collect()
+}
+
 /// What happened to the sessions of an account between two looks. `is_baseline`: they are seen for the
 /// first time, and may be of any age.
 pub(super) fn changed(
     user: &str,
-    before: Option<&BTreeMap<String, SessionFacts>>,
-    now: &BTreeMap<String, SessionFacts>,
+    before: Option<&Sessions>,
+    now: &Sessions,
     is_baseline: bool,
     span: Span,
 ) -> Vec<RecordDraft> {
-    let none = BTreeMap::new();
+    let none = Sessions::new();
     let before = before.unwrap_or(&none);
     let begun = if is_baseline { "session.found" } else { "session.started" };
     let mut drafts = Vec::new();
-    for (device, session) in now {
-        match before.get(device) {
-            None => drafts.push(record(user, begun, None, Some(session), span)),
-            Some(old) if old.name != session.name => {
-                drafts.push(record(user, "session.renamed", Some(old), Some(session), span));
-            }
-            Some(_) => {}
+    for (device, Known { facts: session, .. }) in now {
+        let Some(old) = before.get(device) else {
+            drafts.push(record(user, begun, None, Some(session), span));
+            continue;
+        };
+        let mut push = |action| drafts.push(record(user, action, Some(&old.facts), Some(session), span));
+        if old.facts.name != session.name {
+            push("session.renamed");
         }
-        if let Some(old) = before.get(device)
-            && (&old.ip, &old.user_agent) != (&session.ip, &session.user_agent)
-        {
-            drafts.push(record(user, "session.address_changed", Some(old), Some(session), span));
+        if !old.has_been_at(&Place::of(session)) {
+            push("session.address_changed");
         }
     }
     let gone = before.iter().filter(|(device, _)| !now.contains_key(*device));
-    drafts.extend(gone.map(|(_, old)| record(user, "session.ended", Some(old), None, span)));
+    drafts.extend(gone.map(|(_, old)| record(user, "session.ended", Some(&old.facts), None, span)));
     drafts
 }
 
@@ -86,15 +141,9 @@ mod tests {
         Span::new(Some(1), 2)
     }
 
-    fn session(device: &str, name: &str, ip: &str) -> (String, SessionFacts) {
+    fn session(device: &str, name: &str, ip: &str) -> SessionFacts {
         let some = |text: &str| Some(text.to_owned());
-        let facts = SessionFacts {
-            device: device.to_owned(),
-            name: some(name),
-            ip: some(ip),
-            user_agent: some("UA"),
-        };
-        (device.to_owned(), facts)
+        SessionFacts { device: device.to_owned(), name: some(name), ip: some(ip), user_agent: some("UA") }
     }
 
     fn actions(drafts: &[RecordDraft]) -> Vec<(&str, Option<&str>)> {
@@ -103,8 +152,9 @@ mod tests {
 
     #[test]
     fn logins_and_logouts_are_told_from_what_was_there_before() {
-        let before = BTreeMap::from([session("A", "phone", "1.1.1.1"), session("B", "web", "2.2.2.2")]);
-        let now = BTreeMap::from([session("B", "laptop", "3.3.3.3"), session("C", "tablet", "4.4.4.4")]);
+        let before = remembered(None, vec![session("A", "phone", "1.1.1.1"), session("B", "web", "2.2.2.2")]);
+        let seen = vec![session("B", "laptop", "3.3.3.3"), session("C", "tablet", "4.4.4.4")];
+        let now = remembered(Some(&before), seen);
         let drafts = changed("@a:x", Some(&before), &now, false, span());
         let expected = [
             ("session.renamed", Some("B")),
@@ -120,5 +170,32 @@ mod tests {
         let found = changed("@a:x", None, &now, true, span());
         assert_eq!(actions(&found), [("session.found", Some("B")), ("session.found", Some("C"))]);
         assert!(changed("@a:x", Some(&now), &now, false, span()).is_empty());
+    }
+
+    #[test]
+    fn a_place_is_told_once_while_it_is_remembered() {
+        let mut known = remembered(None, vec![session("A", "phone", "10.0.0.0")]);
+        let mut go = |number: usize| {
+            let now = remembered(Some(&known), vec![session("A", "phone", &format!("10.0.0.{number}"))]);
+            let drafts = changed("@a:x", Some(&known), &now, false, span());
+            known = now;
+            drafts.iter().any(|draft| draft.action == "session.address_changed")
+        };
+        assert!(go(1));
+        assert!(!go(0) && !go(1) && !go(0), "back and forth between two places");
+        for number in 2..=PLACES {
+            assert!(go(number), "{number} is new");
+        }
+        assert!(!go(0), "the latest {PLACES} are remembered");
+        assert!(go(1), "this one was longest ago");
+    }
+
+    #[test]
+    fn what_an_older_version_kept_can_be_read() {
+        let old = serde_json::to_value(session("A", "phone", "1.1.1.1")).unwrap();
+        let known: Known = serde_json::from_value(old).unwrap();
+        assert_eq!(known, Known { facts: session("A", "phone", "1.1.1.1"), earlier: Vec::new() });
+        let there = serde_json::to_value(&known).unwrap();
+        assert_eq!(serde_json::from_value::<Known>(there).unwrap(), known);
     }
 }
