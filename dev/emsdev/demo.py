@@ -224,6 +224,7 @@ Everything is left running. What to look at next:
   kubectl describe auditbot auditbot -n {NAMESPACE}
   ems-bots audit search merger --schema auditbot
   ems-bots audit search --action message. --since 1h --output json --schema auditbot | head
+  ems-bots rooms list --schema auditbot
   for url in $METRICS_URLS; do curl -s $url | grep ^ems_bots; done
   kubectl delete auditbot auditbot -n {NAMESPACE}    # and see what stays: kubectl get secrets,configmaps -n {NAMESPACE}
 

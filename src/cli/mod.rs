@@ -11,7 +11,10 @@ pub mod crds;
 pub mod doctor;
 pub mod migrate;
 pub mod operator;
+mod reader;
+pub mod rooms;
 mod secret_files;
+mod terminal;
 pub mod worker;
 
 /// Gives every hosted Matrix homeserver an Admin Bot and an Audit Bot.
@@ -47,6 +50,8 @@ enum Command {
     Doctor(Box<doctor::Args>),
     /// Work for every AdminBot and AuditBot of the cluster.
     Operator(operator::Args),
+    /// Say in which rooms of its homeserver a bot is, in which it is not, and why.
+    Rooms(rooms::Args),
     /// Follow one bot's rooms and write its audit trail (runs in the pod that the operator makes).
     Worker(Box<worker::Args>),
 }
@@ -62,6 +67,7 @@ impl Cli {
             Command::Crds(args) => crds::run(&args),
             Command::Doctor(args) => doctor::run(*args).await,
             Command::Operator(args) => operator::run(args).await,
+            Command::Rooms(args) => rooms::run(args).await,
             Command::Worker(args) => worker::run(*args).await,
         }
     }

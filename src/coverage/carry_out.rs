@@ -15,7 +15,7 @@ use super::{
     puppet::Puppet,
 };
 use crate::{
-    domain::{Clock, Failure, RoomId, selection::RoomSelection},
+    domain::{Clock, Failure, RoomId, room::RoomState, selection::RoomSelection},
     homeserver::{Admin, HomeserverError, Result, RoomListing},
 };
 
@@ -52,6 +52,17 @@ impl State {
             Plan::Limited(reason) => Self::Limited(*reason),
             Plan::Excluded(reason) => Self::Excluded(*reason),
             Plan::Blocked(reason) => Self::Blocked(*reason),
+        }
+    }
+
+    /// The state and the code of its reason.
+    pub(super) fn told(self) -> (RoomState, Option<&'static str>) {
+        match self {
+            Self::Pending => (RoomState::Pending, None),
+            Self::Covered => (RoomState::Covered, None),
+            Self::Limited(reason) => (RoomState::Limited, Some(reason.as_str())),
+            Self::Excluded(reason) => (RoomState::Excluded, Some(reason.as_str())),
+            Self::Blocked(reason) => (RoomState::Blocked, Some(reason.as_str())),
         }
     }
 }
@@ -123,6 +134,8 @@ impl Context {
             let plan = plan(&facts, errand.selection, &self.identity);
             self.forget_who_left(&facts, &plan, errand).await?;
             visit.state = State::of(&plan);
+            // Whoever is asked for a notice later does not owe it to rooms where they have been for long.
+            visit.memory.is_greeted |= matches!(plan, Plan::Covered | Plan::Limited(_));
             let Plan::Step(step) = plan else { return Ok(()) };
             if !(errand.may_act)() {
                 return Ok(());

@@ -1,56 +1,25 @@
 //! What the runner remembers of every room of the server.
 
+mod entry;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
+use self::entry::Entry;
 use super::{
-    carry_out::{State, Visit, VisitError},
-    memory::Memory,
-    schedule::{Schedule, Slot},
+    book::{Changes, MOST},
+    carry_out::{State, Visit},
+    schedule::Schedule,
 };
 use crate::{
-    domain::{RoomId, worker::RoomTotals},
-    homeserver::{HomeserverError, RoomListing},
+    domain::{RoomId, room::RoomNote, worker::RoomTotals},
+    homeserver::RoomListing,
 };
-
-const FIRST_DELAY: Duration = Duration::from_millis(250);
-const LONGEST_DELAY: Duration = Duration::from_mins(10);
-/// After acting, a room is looked at again: two bots that act at the same moment can undo each
-/// other's power or mark, and neither is told.
-const SETTLING: Duration = Duration::from_secs(5);
-/// So many repairs of a room within [`LONGEST_DELAY`] are made at once; further ones wait.
-const FREE_REPAIRS: u32 = 5;
-
-/// Whether a room wants a visit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Want {
-    /// Only as all rooms do now and then.
-    Nothing,
-    /// Something about it has changed, or a visit has to be repeated.
-    Visit,
-    /// Somebody is waiting for it: it was made just now, or something happened in it.
-    VisitFirst,
-}
-
-/// One room.
-#[derive(Debug)]
-pub(super) struct Entry {
-    pub listing: RoomListing,
-    pub is_joined: bool,
-    pub memory: Memory,
-    pub state: State,
-    in_flight: bool,
-    want: Want,
-    not_before: Instant,
-    recheck_at: Instant,
-    failures: u32,
-    repairs: u32,
-    repaired_at: Instant,
-}
 
 /// Every room, with who is next and how many there are of each kind kept up to date: a server has
 /// many rooms, and the loop asks after every visit.
@@ -62,10 +31,12 @@ pub(super) struct Entries {
     ignored: Arc<BTreeSet<RoomId>>,
     recheck: Duration,
     is_listed: bool,
-}
-
-fn delay(failures: u32) -> Duration {
-    FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST_DELAY)
+    /// What an earlier process noted of rooms that were not listed yet.
+    remembered: HashMap<RoomId, RoomNote>,
+    /// Rooms of which the book says something else.
+    unnoted: BTreeSet<RoomId>,
+    /// Rooms that are in the book and no longer there.
+    gone: BTreeSet<RoomId>,
 }
 
 impl Entries {
@@ -77,7 +48,15 @@ impl Entries {
             ignored: Arc::default(),
             recheck,
             is_listed: false,
+            remembered: HashMap::new(),
+            unnoted: BTreeSet::new(),
+            gone: BTreeSet::new(),
         }
+    }
+
+    /// What an earlier process noted.
+    pub(super) fn remember(&mut self, notes: Vec<RoomNote>) {
+        self.remembered = notes.into_iter().map(|note| (note.room_id.clone(), note)).collect();
     }
 
     pub(super) fn get(&self, room: &RoomId) -> Option<&Entry> {
@@ -93,45 +72,42 @@ impl Entries {
             if self.rooms.contains_key(&room) {
                 self.change(&room, |entry| entry.renew(listing, is_joined, now));
             } else {
-                let want = if self.is_listed { Want::VisitFirst } else { Want::Visit };
-                let entry = Entry { want, ..Entry::new(listing, is_joined, now) };
+                let mut entry = Entry::new(listing, is_joined, self.is_listed, now);
+                if let Some(note) = self.remembered.remove(&room) {
+                    entry.remember(&note);
+                }
                 count(&mut self.totals, entry.state, 1);
                 self.schedule.replace(&room, None, entry.slot());
-                self.rooms.insert(room, entry);
+                self.gone.remove(&room);
+                self.rooms.insert(room.clone(), entry);
+                self.change(&room, |_| ());
             }
         }
-        let is_gone = |(room, entry): &(&RoomId, &Entry)| !entry.in_flight && !listed.contains(*room);
+        let is_gone = |(room, entry): &(&RoomId, &Entry)| !entry.is_in_flight() && !listed.contains(*room);
         let gone: Vec<RoomId> = self.rooms.iter().filter(is_gone).map(|(room, _)| room.clone()).collect();
         for room in gone {
             if let Some(entry) = self.rooms.remove(&room) {
                 count(&mut self.totals, entry.state, -1);
                 self.schedule.replace(&room, entry.slot(), None);
                 self.ignore(&room, false);
+                self.unnoted.remove(&room);
+                self.gone.insert(room);
             }
         }
+        self.gone.extend(self.remembered.drain().map(|(room, _)| room));
         self.is_listed = true;
     }
 
     /// Makes a room due now, whatever it waits for.
     pub(super) fn hint(&mut self, room: &RoomId, now: Instant) -> bool {
-        let hinted = self.change(room, |entry| {
-            entry.want = Want::VisitFirst;
-            entry.memory.start_afresh();
-            entry.not_before = entry.not_before.min(now + delay(entry.repairs.saturating_sub(FREE_REPAIRS)));
-        });
-        hinted.is_some()
+        self.change(room, |entry| entry.hinted(now)).is_some()
     }
 
     /// Makes every room due: the wishes changed.
     pub(super) fn all_due(&mut self, now: Instant) {
         let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
         for room in &rooms {
-            self.change(room, |entry| {
-                entry.want = entry.want.max(Want::Visit);
-                entry.failures = 0;
-                entry.memory.start_afresh();
-                entry.not_before = now;
-            });
+            self.change(room, |entry| entry.wished(now));
         }
     }
 
@@ -147,14 +123,7 @@ impl Entries {
         while taken.len() < most
             && let Some(room) = self.schedule.first_due(now)
         {
-            self.change(&room, |entry| {
-                if entry.want == Want::Nothing {
-                    // A look without an occasion starts afresh.
-                    entry.memory.repeated = None;
-                }
-                entry.in_flight = true;
-                entry.want = Want::Nothing;
-            });
+            self.change(&room, Entry::taken);
             taken.push(room);
         }
         taken
@@ -173,12 +142,7 @@ impl Entries {
 
     /// A visit that ended without a result.
     pub(super) fn abandoned(&mut self, room: &RoomId, now: Instant) {
-        self.change(room, |entry| {
-            entry.in_flight = false;
-            entry.failures += 1;
-            entry.want = entry.want.max(Want::Visit);
-            entry.not_before = now + delay(entry.failures);
-        });
+        self.change(room, |entry| entry.abandoned(now));
     }
 
     pub(super) fn totals(&self) -> &RoomTotals {
@@ -200,9 +164,30 @@ impl Entries {
             count(&mut self.totals, state, -1);
             count(&mut self.totals, entry.state, 1);
         }
-        let is_ignored = entry.is_ignored();
+        let (is_ignored, is_noted) = (entry.is_ignored(), entry.is_noted());
         self.ignore(room, is_ignored);
+        if is_noted {
+            self.unnoted.remove(room);
+        } else if !self.unnoted.contains(room) {
+            self.unnoted.insert(room.clone());
+        }
         Some(result)
+    }
+
+    /// Whether there is anything to write into the book.
+    pub(super) fn has_changes(&self) -> bool {
+        !self.unnoted.is_empty() || !self.gone.is_empty()
+    }
+
+    /// What is to be written into the book, which from now on counts as written.
+    pub(super) fn take_changes(&mut self, now: Timestamp) -> Changes {
+        let rooms: Vec<RoomId> = self.unnoted.iter().take(MOST).cloned().collect();
+        let notes = rooms.iter().filter_map(|room| self.change(room, |entry| entry.note(now))).collect();
+        let mut gone = std::mem::take(&mut self.gone);
+        if let Some(first) = gone.iter().nth(MOST).cloned() {
+            self.gone = gone.split_off(&first);
+        }
+        Changes { notes, gone: gone.into_iter().collect() }
     }
 }
 
@@ -230,91 +215,6 @@ fn count(totals: &mut RoomTotals, state: State, by: i64) {
         State::Limited(reason) => by_reason(&mut totals.limited, reason.as_str()),
         State::Excluded(reason) => by_reason(&mut totals.excluded, reason.as_str()),
         State::Blocked(reason) => by_reason(&mut totals.blocked, reason.as_str()),
-    }
-}
-
-impl Entry {
-    fn new(listing: RoomListing, is_joined: bool, now: Instant) -> Self {
-        Self {
-            listing,
-            is_joined,
-            memory: Memory::default(),
-            state: State::Pending,
-            in_flight: false,
-            want: Want::Visit,
-            not_before: now,
-            recheck_at: now,
-            failures: 0,
-            repairs: 0,
-            repaired_at: now,
-        }
-    }
-
-    fn is_ignored(&self) -> bool {
-        self.is_joined && matches!(self.state, State::Excluded(_))
-    }
-
-    /// When it is next, unless it is being visited.
-    fn slot(&self) -> Option<Slot> {
-        let rests = self.want == Want::Nothing;
-        let at = if rests { self.recheck_at.max(self.not_before) } else { self.not_before };
-        (!self.in_flight).then_some(Slot { at, is_urgent: self.want == Want::VisitFirst })
-    }
-
-    fn renew(&mut self, listing: RoomListing, is_joined: bool, now: Instant) {
-        let changed = listing.state_events != self.listing.state_events
-            || listing.join_rules != self.listing.join_rules
-            || is_joined != self.is_joined
-            || (self.state != State::Covered
-                && listing.joined_local_members != self.listing.joined_local_members);
-        self.listing = listing;
-        self.is_joined = is_joined;
-        if changed {
-            self.want = self.want.max(Want::Visit);
-            // What failed before may go now; what is being fought over still waits.
-            if self.repairs <= FREE_REPAIRS && !matches!(self.state, State::Pending) {
-                self.not_before = self.not_before.min(now);
-            }
-        }
-    }
-
-    fn visited(&mut self, visit: Visit, now: Instant, recheck: Duration) {
-        self.in_flight = false;
-        self.memory = visit.memory;
-        if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
-            self.state = visit.state;
-        }
-        if visit.acted > 0 && visit.error.is_none() {
-            let recent = now.duration_since(self.repaired_at) < LONGEST_DELAY;
-            self.repairs = if recent { self.repairs + 1 } else { 1 };
-            self.repaired_at = now;
-            self.is_joined |= matches!(visit.state, State::Covered | State::Limited(_));
-        }
-        self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
-        self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
-        let again = match (&visit.error, self.state) {
-            (Some(_), _) => true,
-            // Being created as a rule: soon there will be power levels.
-            (None, State::Blocked(reason)) => reason == super::planner::Obstacle::PowerLevelsMissing,
-            (None, State::Pending) => visit.acted > 0,
-            (None, State::Covered | State::Limited(_) | State::Excluded(_)) => false,
-        };
-        if again {
-            self.failures += 1;
-            self.want = self.want.max(Want::Visit);
-            self.not_before = self.not_before.max(now + wait(visit.error.as_ref(), self.failures));
-        } else {
-            self.failures = 0;
-        }
-    }
-}
-
-fn wait(error: Option<&VisitError>, failures: u32) -> Duration {
-    match error {
-        Some(VisitError::Homeserver(HomeserverError::RateLimited { retry_after: Some(after), .. })) => {
-            (*after).min(LONGEST_DELAY)
-        }
-        _ => delay(failures.saturating_sub(1)),
     }
 }
 

@@ -6,7 +6,8 @@ use super::planner::{self, Identity, RoomFacts, Step, StepKind};
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
     pub was_functional_member: bool,
-    pub owes_notice: bool,
+    /// Has said what it is since it came, or did not have to.
+    pub is_greeted: bool,
     pub repeated: Option<(StepKind, u32)>,
     /// This visit wrote the functional members. Another bot may be writing them at this moment, so
     /// only a later visit can tell that the bot stays among them.
@@ -39,14 +40,14 @@ impl Memory {
         }
         self.last = None;
         facts.was_functional_member = self.was_functional_member;
-        facts.owes_notice = self.owes_notice;
+        facts.owes_notice = !self.is_greeted;
         facts.repeated = self.repeated;
     }
 
     pub(super) fn after(&mut self, step: &Step, facts: &RoomFacts, succeeded: bool) {
         match step.kind() {
-            StepKind::Join if succeeded => self.owes_notice = true,
-            StepKind::PostNotice if succeeded => self.owes_notice = false,
+            StepKind::Join if succeeded => self.is_greeted = false,
+            StepKind::PostNotice if succeeded => self.is_greeted = true,
             StepKind::MarkFunctional if succeeded => self.just_marked = true,
             _ => {}
         }

@@ -6,6 +6,7 @@
 //! everything that it makes the homeserver do is recorded.
 
 pub mod acts;
+mod book;
 mod carry_out;
 mod entries;
 pub mod facts;
@@ -20,5 +21,6 @@ mod schedule;
 mod spaces;
 
 pub use acts::{Act, ActLog, ActLogError, ActOutcome, SentEvent};
+pub use book::{BookError, RoomBook};
 pub use interface::{Control, CoverageState, Hint, Problem, RunnerSettings};
 pub use runner::Runner;

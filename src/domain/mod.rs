@@ -10,6 +10,7 @@ pub mod filter;
 pub mod ids;
 pub mod record;
 pub mod revision;
+pub mod room;
 pub mod selection;
 pub mod trail;
 pub mod vocabulary;

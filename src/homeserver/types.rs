@@ -59,6 +59,8 @@ pub struct Session {
 pub struct RoomListing {
     /// The room.
     pub room_id: RoomId,
+    /// Its name, if it has one; anybody may have chosen it.
+    pub name: Option<String>,
     /// Its creator if that is a local user, else `None`.
     pub creator: Option<String>,
     /// Joined users of this server.

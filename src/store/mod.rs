@@ -13,6 +13,7 @@ use crate::domain::{
     EventId, Failure, Retry, RoomId,
     filter::{Page, PageRequest, SearchFilter, StoredRecord},
     record::RecordDraft,
+    room::{RoomFilter, RoomNote},
     trail::{Continuity, TrailPoint},
 };
 
@@ -295,6 +296,10 @@ pub trait AuditStore: Send + Sync {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Vec<String>, StoreError>;
+    /// A page of what is noted of rooms, in order, after this one.
+    async fn rooms(&self, after: Option<&RoomId>, limit: u32) -> Result<Vec<RoomNote>, StoreError>;
+    /// Notes where the bot stands in rooms, and forgets those that are gone: both or none.
+    async fn note_rooms(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), StoreError>;
     /// The oldest messages in the inbox: at most so many, and fewer where they are large.
     async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError>;
     /// The attachments of this turn that are due, those that waited longest first.
@@ -330,6 +335,13 @@ pub trait AuditReader: Send + Sync {
         filter: &SearchFilter,
         page: PageRequest,
     ) -> Result<Page<StoredRecord>, StoreError>;
+    /// A page of what is noted of rooms, in order, after this one.
+    async fn rooms(
+        &self,
+        filter: &RoomFilter,
+        after: Option<&RoomId>,
+        limit: u32,
+    ) -> Result<Vec<RoomNote>, StoreError>;
     /// Where the trail stands.
     async fn head(&self) -> Result<TrailPoint, StoreError>;
 }

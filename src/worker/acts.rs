@@ -18,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    book::Book,
     ports::Presence,
     recorder::{Recorder, Stop},
     records,
@@ -104,6 +105,11 @@ impl Acts {
         if let Err(error) = self.append(&Batch { cursors: vec![cursor], ..Batch::default() }).await {
             tracing::warn!(%error, "cannot note of which rooms nothing is recorded");
         }
+    }
+
+    /// Where coverage notes rooms.
+    pub(crate) fn book(&self) -> Book {
+        Book { recorder: self.recorder.clone() }
     }
 
     /// A new receiver of hints; the former one gets none any more.

@@ -48,6 +48,7 @@ impl Cover {
             self.admin,
             Identity { bot, server },
             self.acts.clone(),
+            Arc::new(self.acts.book()),
             self.clock,
             RunnerSettings::default(),
         );

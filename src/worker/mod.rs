@@ -6,6 +6,7 @@ pub mod acts;
 mod alive;
 mod backoff;
 pub mod board;
+mod book;
 mod capture;
 pub mod convert;
 pub mod cover;

@@ -15,6 +15,7 @@ use crate::{
         Clock, EventId, Failure, RoomId,
         filter::StoredRecord,
         record::RecordDraft,
+        room::RoomNote,
         trail::{Continuity, TrailPoint},
         worker::Check,
     },
@@ -192,6 +193,26 @@ impl Recorder {
         cancel: &CancellationToken,
     ) -> Result<Vec<String>, Stop> {
         persistently!(self, cancel, self.store.snapshot_keys(source, after, limit))
+    }
+
+    /// A page of what is noted of rooms, in order, after this one.
+    pub async fn rooms(
+        &self,
+        after: Option<&RoomId>,
+        limit: u32,
+        cancel: &CancellationToken,
+    ) -> Result<Vec<RoomNote>, Stop> {
+        persistently!(self, cancel, self.store.rooms(after, limit))
+    }
+
+    /// Notes where the bot stands in rooms, and forgets those that are gone.
+    pub async fn note_rooms(
+        &self,
+        notes: &[RoomNote],
+        gone: &[RoomId],
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        persistently!(self, cancel, self.store.note_rooms(notes, gone))
     }
 
     /// Messages in the inbox.

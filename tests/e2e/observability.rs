@@ -28,12 +28,27 @@ async fn metrics_logs_and_doctor_tell_what_happens() {
     for (kind, name) in BOTS {
         the_workers_count(&scene, kind, name).await;
     }
+    println!("-- rooms");
+    for (_, name) in BOTS {
+        every_room_is_listed(&scene, name, &room).await;
+    }
     println!("-- log lines, and their level");
     lines_name_the_bot(&scene).await;
     the_level_changes_without_a_restart(&scene).await;
     println!("-- doctor");
     doctor_finds_nothing_and_then_what_is_broken(&scene).await;
     scene.end().await;
+}
+
+async fn every_room_is_listed(scene: &Scene, bot: &str, room: &str) {
+    let trail = scene.trail(bot).await;
+    eventually("its room on the list", Duration::from_secs(10), || async {
+        let rooms = trail.rooms();
+        let told = rooms.iter().map(|room| (room["room_id"].as_str(), room["state"].as_str()));
+        let told: Vec<_> = told.collect();
+        if told == [(Some(room), Some("covered"))] { Ok(()) } else { Err(format!("{rooms:?}")) }
+    })
+    .await;
 }
 
 async fn the_operators_count(scene: &Scene) {

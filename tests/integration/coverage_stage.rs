@@ -1,7 +1,7 @@
 //! The coverage loop of one bot on a homeserver in memory, its rooms, and what it told its log.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -9,10 +9,11 @@ use std::{
 use async_trait::async_trait;
 use ems_bots::{
     coverage::{
-        Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
+        Act, ActLog, ActLogError, ActOutcome, BookError, Control, CoverageState, Hint, RoomBook, Runner,
+        RunnerSettings,
         planner::{Identity, StepKind},
     },
-    domain::{Clock, Localpart, RoomId, ServerName, UserId},
+    domain::{Clock, Localpart, RoomId, ServerName, UserId, room::RoomNote},
     homeserver::{
         Session,
         mock::{MockHomeserver, RoomKind},
@@ -47,6 +48,8 @@ pub(crate) enum Entry {
 pub(crate) struct Log {
     entries: Mutex<Vec<Entry>>,
     recalled: Mutex<HashMap<RoomId, String>>,
+    rooms: Mutex<BTreeMap<RoomId, RoomNote>>,
+    notes: Mutex<usize>,
     pub(crate) refuses: Mutex<bool>,
 }
 
@@ -78,7 +81,37 @@ impl ActLog for Log {
     }
 }
 
+#[async_trait]
+impl RoomBook for Log {
+    async fn read(&self) -> Result<Vec<RoomNote>, BookError> {
+        Ok(self.rooms())
+    }
+
+    async fn write(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), BookError> {
+        if *self.refuses.lock().unwrap() {
+            return Err(BookError("database is gone".into()));
+        }
+        let mut rooms = self.rooms.lock().unwrap();
+        for note in notes {
+            assert!(!gone.contains(&note.room_id), "{note:?} is noted and gone");
+            rooms.insert(note.room_id.clone(), note.clone());
+        }
+        rooms.retain(|room, _| !gone.contains(room));
+        *self.notes.lock().unwrap() += notes.len() + gone.len();
+        Ok(())
+    }
+}
+
 impl Log {
+    pub(crate) fn rooms(&self) -> Vec<RoomNote> {
+        self.rooms.lock().unwrap().values().cloned().collect()
+    }
+
+    /// How many notes were ever written.
+    pub(crate) fn notes(&self) -> usize {
+        *self.notes.lock().unwrap()
+    }
+
     pub(crate) fn entries(&self) -> Vec<Entry> {
         self.entries.lock().unwrap().clone()
     }
@@ -137,14 +170,20 @@ pub(crate) fn start_again(
 
 /// The next process after one that ended, which finds what that one has recorded.
 pub(crate) fn continue_with(homeserver: &MockHomeserver, ended: &Bot, admin: Session) -> Bot {
-    run(homeserver, &ended.user, admin, Control::default(), Arc::clone(&ended.log))
+    continue_as(homeserver, ended, admin, Control::default())
+}
+
+/// The same with other wishes.
+pub(crate) fn continue_as(homeserver: &MockHomeserver, ended: &Bot, admin: Session, control: Control) -> Bot {
+    run(homeserver, &ended.user, admin, control, Arc::clone(&ended.log))
 }
 
 fn run(homeserver: &MockHomeserver, bot: &UserId, admin: Session, control: Control, log: Arc<Log>) -> Bot {
     let identity = Identity { bot: bot.clone(), server: ServerName::parse("here.org").unwrap() };
     let settings = RunnerSettings::default();
     let connect = Arc::new(homeserver.clone());
-    let runner = Runner::new(connect, admin, identity, log.clone(), Arc::new(FixedClock), settings);
+    let clock = Arc::new(FixedClock);
+    let runner = Runner::new(connect, admin, identity, log.clone(), log.clone(), clock, settings);
     let (control, wishes) = watch::channel(control);
     let (hints, hinted) = mpsc::channel(16);
     let (reports, state) = watch::channel(CoverageState::default());

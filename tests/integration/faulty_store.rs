@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use ems_bots::{
-    domain::{EventId, RoomId, filter::StoredRecord, trail::TrailPoint},
+    domain::{EventId, RoomId, filter::StoredRecord, room::RoomNote, trail::TrailPoint},
     store::{
         Appended, AttachmentTotals, AuditStore, Batch, InboxItem, MediaHash, MediaPlace, PendingPage,
         QueuedAttachment, StoreError, Turn, pg::PgStore,
@@ -117,6 +117,14 @@ impl AuditStore for FaultyStore {
             *self.seen.capture.lock().unwrap() = tokio::task::try_id();
         }
         self.inner.cursor(name).await
+    }
+
+    async fn rooms(&self, after: Option<&RoomId>, limit: u32) -> Result<Vec<RoomNote>, StoreError> {
+        self.inner.rooms(after, limit).await
+    }
+
+    async fn note_rooms(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), StoreError> {
+        self.inner.note_rooms(notes, gone).await
     }
 
     async fn find_by_source(&self, source_id: &str) -> Result<Option<StoredRecord>, StoreError> {

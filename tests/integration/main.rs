@@ -16,6 +16,8 @@ mod console_forward;
 #[cfg(test)]
 mod console_stage;
 #[cfg(test)]
+mod coverage_notes;
+#[cfg(test)]
 mod coverage_recovery;
 mod coverage_runner;
 #[cfg(test)]
@@ -54,6 +56,8 @@ mod store_hostile;
 mod store_media;
 #[cfg(test)]
 mod store_roles;
+#[cfg(test)]
+mod store_rooms;
 #[cfg(test)]
 mod store_search;
 #[cfg(test)]

@@ -21,14 +21,14 @@ fn ems_bots(arguments: &[&str]) -> Command {
     command
 }
 
-fn code(output: &Output) -> Option<i32> {
+pub(crate) fn code(output: &Output) -> Option<i32> {
     let all =
         format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(!all.contains(SECRET), "a password is printed: {all}");
     output.status.code()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
@@ -58,13 +58,14 @@ fn url(database: &TestDatabase, password: &str) -> String {
     format!("postgresql://{role}:{password}@{}:{}/{}", database.host, database.port, database.name)
 }
 
-fn search(database: &TestDatabase, arguments: &[&str]) -> Output {
+/// What somebody gets who reads a database.
+pub(crate) fn reader(database: &TestDatabase, arguments: &[&str]) -> Output {
     let password = TestDatabase::password(Role::Reader);
-    ems_bots(&["audit", "search"])
-        .args(arguments)
-        .env("DATABASE_URL", url(database, &password))
-        .output()
-        .unwrap()
+    ems_bots(arguments).env("DATABASE_URL", url(database, &password)).output().unwrap()
+}
+
+fn search(database: &TestDatabase, arguments: &[&str]) -> Output {
+    reader(database, &[&["audit", "search"], arguments].concat())
 }
 
 #[tokio::test]

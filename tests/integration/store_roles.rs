@@ -115,6 +115,8 @@ async fn the_reader_only_reads_and_not_what_would_unmask_erased_records() {
         "SELECT * FROM cursor",
         "SELECT * FROM pending",
         "SELECT * FROM attachment",
+        "UPDATE room SET state = 'covered'",
+        "DELETE FROM room",
         "DELETE FROM media",
         "INSERT INTO source VALUES (gen_random_uuid(), 1)",
         "UPDATE head SET size = 9",
@@ -124,7 +126,10 @@ async fn the_reader_only_reads_and_not_what_would_unmask_erased_records() {
     ] {
         assert_eq!(sqlstate(&mut reader, sql).await.as_deref(), Some(DENIED), "{sql}");
     }
-    assert_eq!(sqlstate(&mut reader, "SELECT * FROM content, envelope, subject, head, media").await, None);
+    assert_eq!(
+        sqlstate(&mut reader, "SELECT * FROM content, envelope, subject, head, media, room").await,
+        None
+    );
 }
 
 #[tokio::test]
@@ -140,6 +145,7 @@ async fn the_inbox_role_puts_messages_in_and_sees_nothing() {
         "SELECT * FROM head",
         "SELECT * FROM media",
         "SELECT * FROM attachment",
+        "SELECT * FROM room",
         "SELECT * FROM _sqlx_migrations",
         "INSERT INTO content DEFAULT VALUES",
         "CREATE TABLE mine ()",

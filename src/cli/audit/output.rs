@@ -10,19 +10,13 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
+    cli::terminal::{Format, is_unsafe, printable},
     domain::{
         filter::StoredRecord,
         record::{Actor, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust},
     },
     trail::json,
 };
-
-/// How records are printed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(super) enum Format {
-    Table,
-    Json,
-}
 
 /// The last column is cut here, the others where they would push it out of sight.
 const TEXT: usize = 100;
@@ -80,31 +74,6 @@ fn summary(content: &RecordDraft) -> String {
         .map(|Change { path, before, after }| format!("{path}: {} -> {}", side(before), side(after)))
         .collect();
     changes.join("; ")
-}
-
-/// At most `width` characters, none of which moves the cursor, starts an escape sequence, or
-/// reorders what stands around it.
-fn printable(text: &str, width: usize) -> String {
-    let mut shown = String::new();
-    for (i, c) in text.chars().enumerate() {
-        if i + 1 >= width {
-            shown.push('…');
-            break;
-        }
-        shown.push(match c {
-            '\n' | '\r' | '\t' | '\u{2028}' | '\u{2029}' => ' ',
-            c if is_unsafe(c) => '\u{fffd}',
-            c => c,
-        });
-    }
-    shown
-}
-
-/// Control characters (C1 has escape sequences of its own), and what reverses or hides text.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                       | '\u{061c}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[derive(Serialize)]

@@ -1,27 +1,19 @@
 //! `ems-bots audit search`.
 
-use std::{
-    io::{ErrorKind, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
-use anyhow::Context as _;
-use secrecy::SecretString;
-
-use super::{
-    output::{self, Format},
-    times::Time,
-};
+use super::{output, times::Time};
 use crate::{
+    cli::{
+        reader::{self, ReaderArgs},
+        terminal::Format,
+    },
     domain::{
         Clock as _, SystemClock,
         filter::{PageRequest, SearchFilter},
         record::Category,
     },
-    store::{
-        AuditReader as _, StoreError,
-        pg::{Endpoint, PgReader, SchemaName},
-    },
+    store::AuditReader as _,
 };
 
 /// A page is what is held in memory at a time.
@@ -68,13 +60,8 @@ pub(super) struct Args {
     /// A table for people, or one JSON object per line with everything that is recorded.
     #[arg(long, value_enum, default_value_t = Format::Table)]
     output: Format,
-    /// Schema of the trail.
-    #[arg(long, env = "EMS_DATABASE_SCHEMA", default_value = "auditbot")]
-    schema: SchemaName,
-    /// postgresql://reader:password@host:port/database; better in the environment than here, where
-    /// other users of the machine can see it.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
-    database_url: SecretString,
+    #[command(flatten)]
+    reader: ReaderArgs,
 }
 
 fn category(text: &str) -> Result<Category, String> {
@@ -87,22 +74,7 @@ fn category(text: &str) -> Result<Category, String> {
 /// Runs it.
 pub(super) async fn run(args: Args) -> anyhow::Result<ExitCode> {
     let filter = filter(&args)?;
-    let endpoint = Endpoint::from_url(&args.database_url, args.schema.clone(), "ems-bots/audit-search")
-        .context("DATABASE_URL or --database-url cannot be used")?;
-    match print(&args, &endpoint, &filter).await {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        // Whoever reads has had enough (`| head`).
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => match error.downcast_ref::<StoreError>() {
-            Some(store) => {
-                let refused = matches!(store, StoreError::Login(_) | StoreError::SchemaTooNew { .. });
-                let advice = advice(store);
-                let _closed = writeln!(std::io::stderr(), "error: {error:#}{advice}");
-                Ok(ExitCode::from(if refused { 4 } else { 1 }))
-            }
-            None => Err(error),
-        },
-    }
+    reader::settled(print(&args, &filter).await)
 }
 
 fn filter(args: &Args) -> anyhow::Result<SearchFilter> {
@@ -119,8 +91,8 @@ fn filter(args: &Args) -> anyhow::Result<SearchFilter> {
     })
 }
 
-async fn print(args: &Args, endpoint: &Endpoint, filter: &SearchFilter) -> anyhow::Result<()> {
-    let reader = PgReader::connect(endpoint).await?;
+async fn print(args: &Args, filter: &SearchFilter) -> anyhow::Result<()> {
+    let reader = args.reader.connect("ems-bots/audit-search").await?;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     output::heading(&mut out, args.output)?;
     let mut before_seq = None;
@@ -139,21 +111,4 @@ async fn print(args: &Args, endpoint: &Endpoint, filter: &SearchFilter) -> anyho
     }
     out.flush()?;
     Ok(())
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
-}
-
-/// What to do about it, where the error itself does not say.
-fn advice(error: &StoreError) -> &'static str {
-    match error {
-        StoreError::Login(_) => "; check user, password and database name in DATABASE_URL",
-        StoreError::Unavailable(_) => "; check host and port in DATABASE_URL, and whether the server runs",
-        StoreError::SchemaTooOld { found: None, .. } => {
-            "; if the trail exists, --schema or the user in DATABASE_URL is wrong"
-        }
-        StoreError::Query(_) => "; use the reader's user in DATABASE_URL",
-        _ => "",
-    }
 }

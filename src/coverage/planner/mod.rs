@@ -20,7 +20,7 @@ pub use self::{
     exclusion::excluded_unlisted,
     helpers::{Absent, Helpers, Raise},
     power::{Grant, Power, PowerFacts, content, membership, read_power},
-    reasons::{Exclusion, Obstacle},
+    reasons::{Exclusion, Obstacle, explanation, reason_code},
     step::{Step, StepKind},
 };
 use crate::domain::{RoomId, ServerName, UserId, selection::RoomSelection};

@@ -20,6 +20,7 @@ use tracing::Instrument as _;
 use self::slots::Slots;
 use super::{
     acts::ActLog,
+    book::{RoomBook, Scribe},
     carry_out::{Context, Errand, Visit, VisitError},
     entries::Entries,
     facts::Surroundings,
@@ -37,6 +38,7 @@ use crate::{
 /// The loop's parts; [`Self::run`] runs it.
 pub struct Runner {
     context: Arc<Context>,
+    book: Arc<dyn RoomBook>,
     settings: RunnerSettings,
 }
 
@@ -47,6 +49,7 @@ impl Runner {
         admin: Session,
         identity: Identity,
         log: Arc<dyn ActLog>,
+        book: Arc<dyn RoomBook>,
         clock: Arc<dyn Clock>,
         settings: RunnerSettings,
     ) -> Self {
@@ -59,7 +62,7 @@ impl Runner {
             identity,
             acts: AtomicU64::new(0),
         };
-        Self { context: Arc::new(context), settings }
+        Self { context: Arc::new(context), book, settings }
     }
 
     /// Runs until cancelled; then finishes the visits under way and ends the bot's session.
@@ -89,6 +92,7 @@ impl Runner {
                     None => hints_open = false,
                 },
                 Some(ended) = work.jobs.join_next_with_id(), if !work.jobs.is_empty() => work.ended(ended),
+                () = work.scribe.written() => {}
                 () = sleep_until(wake) => {}
             }
         }
@@ -124,6 +128,9 @@ struct Work {
     problem: Option<Problem>,
     is_complete: bool,
     pacer: Pacer,
+    scribe: Scribe,
+    /// What earlier processes noted is known.
+    has_read: bool,
 }
 
 const LISTING_LAG: Duration = Duration::from_secs(5);
@@ -159,6 +166,8 @@ impl Work {
             problem: None,
             is_complete: false,
             pacer: Pacer::new(now),
+            scribe: Scribe::new(Arc::clone(&runner.book), now),
+            has_read: false,
         }
     }
 
@@ -170,13 +179,23 @@ impl Work {
             () = self.look_around() => {}
         }
         self.dispatch();
+        self.note_rooms();
         self.publish();
     }
 
     fn next_wake(&self) -> Instant {
         let due = self.entries.next_due().filter(|_| self.can_dispatch_later());
-        let look = self.next_look();
-        due.map_or(look, |due| due.max(self.quiet_until).min(look))
+        let due = due.map(|due| due.max(self.quiet_until));
+        let write = self.scribe.free_at().filter(|_| self.entries.has_changes());
+        [due, write].into_iter().flatten().fold(self.next_look(), Instant::min)
+    }
+
+    fn note_rooms(&mut self) {
+        let now = Instant::now();
+        if self.entries.has_changes() && self.scribe.free_at().is_some_and(|at| at <= now) {
+            let changes = self.entries.take_changes(self.context.clock.now());
+            self.scribe.write(changes, now);
+        }
     }
 
     fn can_dispatch_later(&self) -> bool {
@@ -315,5 +334,18 @@ impl Work {
             tracing::warn!("ending before every visit to a room has finished");
         }
         self.jobs.shutdown().await;
+        let last = async {
+            while self.entries.has_changes() || self.scribe.free_at().is_none() {
+                if self.scribe.free_at().is_none() {
+                    self.scribe.written().await;
+                } else {
+                    let changes = self.entries.take_changes(self.context.clock.now());
+                    self.scribe.write(changes, Instant::now());
+                }
+            }
+        };
+        if timeout(GRACE, last).await.is_err() {
+            tracing::warn!("ending before everything that is known of rooms is noted");
+        }
     }
 }

@@ -20,7 +20,7 @@ impl Work {
     /// Lists the rooms, if it is time to or if there is a new one.
     pub(super) async fn look_around(&mut self) {
         let now = Instant::now();
-        if now < self.next_look() {
+        if now < self.next_look() || !self.read_book().await {
             return;
         }
         let result = if now >= self.next_poll { self.list().await } else { self.probe().await };
@@ -37,6 +37,24 @@ impl Work {
                 self.next_poll = Instant::now() + wait;
             }
         }
+    }
+
+    /// What earlier processes noted is to be known before anything is done.
+    async fn read_book(&mut self) -> bool {
+        if !self.has_read {
+            match self.scribe.read().await {
+                Ok(notes) => {
+                    self.entries.remember(notes);
+                    self.has_read = true;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "what is known of rooms cannot be read");
+                    self.problem = Some(Problem { category: "database", message: error.to_string() });
+                    self.next_poll = Instant::now() + LONGEST_POLL;
+                }
+            }
+        }
+        self.has_read
     }
 
     async fn probe(&mut self) -> Result<(), HomeserverError> {

@@ -251,6 +251,7 @@ impl MockRoom {
         let is_local = |event: &&StateEvent| event.state_key.ends_with(&local);
         RoomListing {
             room_id: room_id.clone(),
+            name: text("m.room.name", "name"),
             creator: self.creator.ends_with(&local).then(|| self.creator.clone()),
             joined_local_members: self.state.values().filter(joined).filter(is_local).count() as u64,
             joined_members: self.state.values().filter(joined).count() as u64,

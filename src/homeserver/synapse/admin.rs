@@ -73,6 +73,7 @@ impl From<AccountAnswer> for Account {
 #[derive(Deserialize)]
 struct RoomRow {
     room_id: RoomId,
+    name: Option<String>,
     creator: Option<String>,
     #[serde(default)]
     joined_local_members: u64,
@@ -90,6 +91,7 @@ impl From<RoomRow> for RoomListing {
     fn from(row: RoomRow) -> Self {
         Self {
             room_id: row.room_id,
+            name: row.name.filter(|name| !name.is_empty()),
             creator: row.creator.filter(|creator| !creator.is_empty()),
             joined_local_members: row.joined_local_members,
             joined_members: row.joined_members,

@@ -20,6 +20,7 @@ pub mod platform;
 mod pooling;
 mod prepare;
 mod reader;
+mod rooms;
 mod scram;
 mod snapshot;
 mod writer;

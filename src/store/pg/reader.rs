@@ -7,11 +7,13 @@ use sqlx::{PgPool, Postgres, QueryBuilder};
 use super::{
     Endpoint, continuity,
     lookup::{RecordRow, record},
-    map, migrate,
+    map, migrate, rooms,
 };
 use crate::{
     domain::{
+        RoomId,
         filter::{Page, PageRequest, SearchFilter, StoredRecord},
+        room::{RoomFilter, RoomNote},
         trail::TrailPoint,
     },
     store::{AuditReader, StoreError, derive},
@@ -99,6 +101,15 @@ impl AuditReader for PgReader {
         let items: Vec<StoredRecord> = rows.into_iter().take(limit).map(record).collect::<Result<_, _>>()?;
         let next_before_seq = if more { items.last().map(|item| item.seq) } else { None };
         Ok(Page { items, next_before_seq })
+    }
+
+    async fn rooms(
+        &self,
+        filter: &RoomFilter,
+        after: Option<&RoomId>,
+        limit: u32,
+    ) -> Result<Vec<RoomNote>, StoreError> {
+        rooms::read(&self.pool, filter, after, limit).await
     }
 
     async fn head(&self) -> Result<TrailPoint, StoreError> {

@@ -18,10 +18,15 @@ use super::{
     append::{self, Failed, Sequencer, Written},
     continuity, lookup, map, media, migrate, pooling,
     prepare::{Prepared, SourceKey},
-    snapshot,
+    rooms, snapshot,
 };
 use crate::{
-    domain::{EventId, RoomId, filter::StoredRecord, trail::TrailPoint},
+    domain::{
+        EventId, RoomId,
+        filter::StoredRecord,
+        room::{RoomFilter, RoomNote},
+        trail::TrailPoint,
+    },
     store::{
         Appended, AttachmentTotals, AuditStore, Batch, InboxItem, MediaHash, MediaPlace, PendingPage,
         QueuedAttachment, StoreError, Turn,
@@ -307,6 +312,14 @@ impl AuditStore for PgStore {
         limit: u32,
     ) -> Result<Vec<String>, StoreError> {
         snapshot::keys(&self.pool, source, after, limit).await
+    }
+
+    async fn rooms(&self, after: Option<&RoomId>, limit: u32) -> Result<Vec<RoomNote>, StoreError> {
+        rooms::read(&self.pool, &RoomFilter::default(), after, limit).await
+    }
+
+    async fn note_rooms(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), StoreError> {
+        within_deadline(rooms::write(&self.pool, notes, gone)).await
     }
 
     async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError> {

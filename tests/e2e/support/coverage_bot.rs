@@ -9,10 +9,11 @@ use std::{
 use async_trait::async_trait;
 use ems_bots::{
     coverage::{
-        Act, ActLog, ActLogError, ActOutcome, Control, CoverageState, Hint, Runner, RunnerSettings,
+        Act, ActLog, ActLogError, ActOutcome, BookError, Control, CoverageState, Hint, RoomBook, Runner,
+        RunnerSettings,
         planner::{Identity, StepKind},
     },
-    domain::{Localpart, RoomId, ServerName, SystemClock, UserId},
+    domain::{Localpart, RoomId, ServerName, SystemClock, UserId, room::RoomNote},
     homeserver::{
         Admin, Connect, NewAccount, Session,
         synapse::{Connection, Settings},
@@ -54,6 +55,17 @@ impl ActLog for Log {
 
     async fn forget_recalled(&self, room: &RoomId) -> Result<(), ActLogError> {
         self.1.lock().unwrap().remove(room.as_str());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl RoomBook for Log {
+    async fn read(&self) -> Result<Vec<RoomNote>, BookError> {
+        Ok(Vec::new())
+    }
+
+    async fn write(&self, _notes: &[RoomNote], _gone: &[RoomId]) -> Result<(), BookError> {
         Ok(())
     }
 }
@@ -104,8 +116,8 @@ pub async fn start_with(synapse: &Synapse, name: &str, control: Control) -> Bot 
     let identity = Identity { bot: user.clone(), server: ServerName::parse(&*synapse.server_name).unwrap() };
     let log = Arc::new(Log::default());
     let settings = RunnerSettings::default();
-    let runner =
-        Runner::new(Arc::new(connection), session, identity, log.clone(), Arc::new(SystemClock), settings);
+    let (connect, clock) = (Arc::new(connection), Arc::new(SystemClock));
+    let runner = Runner::new(connect, session, identity, log.clone(), log.clone(), clock, settings);
     let (hints, hinted) = mpsc::channel(64);
     let (control, wishes) = watch::channel(control);
     let (reports, state) = watch::channel(CoverageState::default());

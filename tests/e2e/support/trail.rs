@@ -44,18 +44,23 @@ impl Trail {
 
     /// One search; fails with what the program said.
     pub fn try_search(&self, arguments: &[&str]) -> Result<Vec<Value>, (i32, String)> {
-        let mut all = vec!["audit", "search"];
-        all.extend(arguments);
-        all.extend(["--schema", &self.schema, "--output", "json"]);
+        let found = self.lines(&[&["audit", "search"], arguments].concat())?;
+        Ok(found.into_iter().map(flat).collect())
+    }
+
+    /// Where the bot stands in every room.
+    pub fn rooms(&self) -> Vec<Value> {
+        self.lines(&["rooms", "list"]).unwrap_or_else(|error| panic!("rooms list: {error:?}"))
+    }
+
+    fn lines(&self, command: &[&str]) -> Result<Vec<Value>, (i32, String)> {
+        let all = [command, &["--schema", &self.schema, "--output", "json"]].concat();
         let (code, out, error) = ems_bots(&all, &[("DATABASE_URL", &self.reader_url)]);
         if code != 0 {
             return Err((code, error));
         }
-        let records = serde_json::Deserializer::from_str(&out).into_iter::<Value>();
-        Ok(records
-            .map(|one| one.unwrap_or_else(|error| panic!("search printed no JSON: {error}: {out}")))
-            .map(flat)
-            .collect())
+        let lines = serde_json::Deserializer::from_str(&out).into_iter::<Value>();
+        Ok(lines.map(|one| one.unwrap_or_else(|error| panic!("no JSON: {error}: {out}"))).collect())
     }
 
     pub fn search(&self, arguments: &[&str]) -> Vec<Value> {

@@ -1,0 +1,253 @@
+//! What the runner remembers of one room.
+
+use jiff::Timestamp;
+use tokio::time::{Duration, Instant};
+
+use crate::{
+    coverage::{
+        carry_out::{State, Visit, VisitError},
+        memory::Memory,
+        planner::{self, Obstacle},
+        schedule::Slot,
+    },
+    domain::room::{RoomNote, RoomState},
+    homeserver::{HomeserverError, RoomListing},
+};
+
+const FIRST_DELAY: Duration = Duration::from_millis(250);
+const LONGEST_DELAY: Duration = Duration::from_mins(10);
+/// After acting, a room is looked at again: two bots that act at the same moment can undo each
+/// other's power or mark, and neither is told.
+const SETTLING: Duration = Duration::from_secs(5);
+/// So many repairs of a room within [`LONGEST_DELAY`] are made at once; further ones wait.
+const FREE_REPAIRS: u32 = 5;
+
+/// Whether a room wants a visit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Want {
+    /// Only as all rooms do now and then.
+    Nothing,
+    /// Something about it has changed, or a visit has to be repeated.
+    Visit,
+    /// Somebody is waiting for it: it was made just now, or something happened in it.
+    VisitFirst,
+}
+
+/// One room.
+#[derive(Debug)]
+pub(in crate::coverage) struct Entry {
+    pub listing: RoomListing,
+    pub is_joined: bool,
+    pub memory: Memory,
+    pub state: State,
+    in_flight: bool,
+    want: Want,
+    not_before: Instant,
+    recheck_at: Instant,
+    failures: u32,
+    repairs: u32,
+    repaired_at: Instant,
+    noted: Option<Noted>,
+    /// The book has another name for it.
+    is_renamed: bool,
+}
+
+/// What stands in the book of a room, as far as it changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Noted {
+    state: RoomState,
+    reason: Option<&'static str>,
+    since: Timestamp,
+    is_greeted: bool,
+    was_functional_member: bool,
+}
+
+fn delay(failures: u32) -> Duration {
+    FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST_DELAY)
+}
+
+impl Entry {
+    /// `is_new`: it was not there when the rooms were listed before.
+    pub(super) fn new(listing: RoomListing, is_joined: bool, is_new: bool, now: Instant) -> Self {
+        Self {
+            listing,
+            is_joined,
+            memory: Memory::default(),
+            state: State::Pending,
+            in_flight: false,
+            want: if is_new { Want::VisitFirst } else { Want::Visit },
+            not_before: now,
+            recheck_at: now,
+            failures: 0,
+            repairs: 0,
+            repaired_at: now,
+            noted: None,
+            is_renamed: false,
+        }
+    }
+
+    pub(super) fn is_in_flight(&self) -> bool {
+        self.in_flight
+    }
+
+    /// Something happened in it.
+    pub(super) fn hinted(&mut self, now: Instant) {
+        self.want = Want::VisitFirst;
+        self.memory.start_afresh();
+        self.not_before = self.not_before.min(now + delay(self.repairs.saturating_sub(FREE_REPAIRS)));
+    }
+
+    /// What is wished of it may have changed.
+    pub(super) fn wished(&mut self, now: Instant) {
+        self.want = self.want.max(Want::Visit);
+        self.failures = 0;
+        self.memory.start_afresh();
+        self.not_before = now;
+    }
+
+    /// A visit begins.
+    pub(super) fn taken(&mut self) {
+        if self.want == Want::Nothing {
+            // A look without an occasion starts afresh.
+            self.memory.repeated = None;
+        }
+        self.in_flight = true;
+        self.want = Want::Nothing;
+    }
+
+    /// A visit ended without a result.
+    pub(super) fn abandoned(&mut self, now: Instant) {
+        self.in_flight = false;
+        self.failures += 1;
+        self.want = self.want.max(Want::Visit);
+        self.not_before = now + delay(self.failures);
+    }
+
+    /// Takes over what an earlier process noted.
+    pub(super) fn remember(&mut self, note: &RoomNote) {
+        self.memory.is_greeted = note.is_greeted;
+        self.memory.was_functional_member = note.was_functional_member;
+        self.noted = Some(Noted {
+            state: note.state,
+            // A code that this version does not know is none, and is written anew.
+            reason: note.reason.as_deref().and_then(planner::reason_code),
+            since: note.since,
+            is_greeted: note.is_greeted,
+            was_functional_member: note.was_functional_member,
+        });
+        self.is_renamed = note.name.as_deref() != self.name();
+    }
+
+    /// Its name, as far as it may be kept.
+    fn name(&self) -> Option<&str> {
+        let is_left_out = match (self.state, &self.noted) {
+            (State::Pending, Some(noted)) => noted.state == RoomState::Excluded,
+            (state, _) => matches!(state, State::Excluded(_) | State::Pending),
+        };
+        self.listing.name.as_deref().filter(|_| !is_left_out)
+    }
+
+    /// Whether the book says what is so. That a room is looked at once more is not worth a note.
+    pub(super) fn is_noted(&self) -> bool {
+        let (state, reason) = self.state.told();
+        !self.is_renamed
+            && self.noted.is_some_and(|noted| {
+                (state == RoomState::Pending || (noted.state, noted.reason) == (state, reason))
+                    && noted.is_greeted == self.memory.is_greeted
+                    && noted.was_functional_member == self.memory.was_functional_member
+            })
+    }
+
+    /// The note to write now.
+    pub(super) fn note(&mut self, now: Timestamp) -> RoomNote {
+        let told = self.state.told();
+        let (state, reason, since) = match self.noted {
+            Some(noted) if told.0 == RoomState::Pending || (noted.state, noted.reason) == told => {
+                (noted.state, noted.reason, noted.since)
+            }
+            _ => (told.0, told.1, now),
+        };
+        let Memory { is_greeted, was_functional_member, .. } = self.memory;
+        self.is_renamed = false;
+        self.noted = Some(Noted { state, reason, since, is_greeted, was_functional_member });
+        RoomNote {
+            room_id: self.listing.room_id.clone(),
+            name: self.name().map(ToOwned::to_owned),
+            state,
+            reason: reason.map(ToOwned::to_owned),
+            since,
+            is_greeted,
+            was_functional_member,
+        }
+    }
+
+    pub(super) fn is_ignored(&self) -> bool {
+        self.is_joined && matches!(self.state, State::Excluded(_))
+    }
+
+    /// When it is next, unless it is being visited.
+    pub(super) fn slot(&self) -> Option<Slot> {
+        let rests = self.want == Want::Nothing;
+        let at = if rests { self.recheck_at.max(self.not_before) } else { self.not_before };
+        (!self.in_flight).then_some(Slot { at, is_urgent: self.want == Want::VisitFirst })
+    }
+
+    pub(super) fn renew(&mut self, listing: RoomListing, is_joined: bool, now: Instant) {
+        let changed = listing.state_events != self.listing.state_events
+            || listing.join_rules != self.listing.join_rules
+            || is_joined != self.is_joined
+            || (self.state != State::Covered
+                && listing.joined_local_members != self.listing.joined_local_members);
+        let had_name = self.name().is_some();
+        let has_other = listing.name != self.listing.name;
+        self.listing = listing;
+        self.is_renamed |= has_other && (had_name || self.name().is_some());
+        self.is_joined = is_joined;
+        if changed {
+            self.want = self.want.max(Want::Visit);
+            // What failed before may go now; what is being fought over still waits.
+            if self.repairs <= FREE_REPAIRS && !matches!(self.state, State::Pending) {
+                self.not_before = self.not_before.min(now);
+            }
+        }
+    }
+
+    pub(super) fn visited(&mut self, visit: Visit, now: Instant, recheck: Duration) {
+        self.in_flight = false;
+        self.memory = visit.memory;
+        if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
+            self.state = visit.state;
+        }
+        if visit.acted > 0 && visit.error.is_none() {
+            let recent = now.duration_since(self.repaired_at) < LONGEST_DELAY;
+            self.repairs = if recent { self.repairs + 1 } else { 1 };
+            self.repaired_at = now;
+            self.is_joined |= matches!(visit.state, State::Covered | State::Limited(_));
+        }
+        self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
+        self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
+        let again = match (&visit.error, self.state) {
+            (Some(_), _) => true,
+            // Being created as a rule: soon there will be power levels.
+            (None, State::Blocked(reason)) => reason == Obstacle::PowerLevelsMissing,
+            (None, State::Pending) => visit.acted > 0,
+            (None, State::Covered | State::Limited(_) | State::Excluded(_)) => false,
+        };
+        if again {
+            self.failures += 1;
+            self.want = self.want.max(Want::Visit);
+            self.not_before = self.not_before.max(now + wait(visit.error.as_ref(), self.failures));
+        } else {
+            self.failures = 0;
+        }
+    }
+}
+
+fn wait(error: Option<&VisitError>, failures: u32) -> Duration {
+    match error {
+        Some(VisitError::Homeserver(HomeserverError::RateLimited { retry_after: Some(after), .. })) => {
+            (*after).min(LONGEST_DELAY)
+        }
+        _ => delay(failures.saturating_sub(1)),
+    }
+}
