@@ -92,4 +92,6 @@ mod worker_session;
 #[cfg(test)]
 mod worker_stage;
 #[cfg(test)]
+mod worker_state_after;
+#[cfg(test)]
 mod worker_survey;

@@ -1,11 +1,11 @@
 //! Sync with our own cursor: ask, convert, write records and cursor together, ask again.
 
-use std::{future::Future, time::Duration};
+use std::{collections::HashSet, future::Future, time::Duration};
 
 use matrix_sdk::{
     config::{SyncSettings, SyncToken},
     deserialized_responses::TimelineEvent,
-    ruma::{RoomId as RumaRoomId, presence::PresenceState},
+    ruma::{OwnedEventId, RoomId as RumaRoomId, presence::PresenceState},
     store::{StateStoreDataKey, StateStoreDataValue},
     sync::{State, SyncResponse},
 };
@@ -192,7 +192,17 @@ impl Capture {
         for (room, state, timeline) in joined.chain(left) {
             let (State::Before(state) | State::After(state)) = state;
             let mut told = Told::default();
+            // State after the timeline (MSC4222) has the timeline's events, which are recorded where they stand there.
+            let once: HashSet<_> = timeline.events.iter().filter_map(TimelineEvent::event_id).collect();
             for event in state {
+                if event
+                    .get_field("event_id")
+                    .ok()
+                    .flatten()
+                    .is_some_and(|id: OwnedEventId| once.contains(&id))
+                {
+                    continue;
+                }
                 let received = Received::plain(room.as_str(), event.into_json().as_ref());
                 told.state(&received.raw, self.bot.as_str());
                 collector.take(&received, false).await?;
