@@ -302,6 +302,7 @@ fn unhelpful(step: &Step, facts: &RoomFacts) -> Option<String> {
         Step::Release { .. }
         | Step::Join { .. }
         | Step::RefuseInvitation(_)
+        | Step::HandOver { .. }
         | Step::Leave(_)
         | Step::MarkFunctional(_)
         | Step::PostNotice(_) => None,

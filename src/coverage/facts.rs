@@ -15,7 +15,10 @@ use super::planner::{
     content, listed_functional_members, read_power,
 };
 use crate::{
-    domain::{RoomId, selection::RoomSelection},
+    domain::{
+        RoomId,
+        selection::{Leave, RoomSelection},
+    },
     homeserver::{Admin, Result, RoomListing, StateEvent},
 };
 
@@ -62,7 +65,10 @@ pub async fn gather(
     around: &Surroundings,
 ) -> Result<(RoomFacts, Marks)> {
     let room = &listing.room_id;
-    if around.is_joined && around.recalled.is_none() && listing.joined_members > LARGEST_DIRECT_CHAT {
+    // Who takes over from a bot that leaves is among the members.
+    let stays = selection.leave == Leave::Nothing;
+    if stays && around.is_joined && around.recalled.is_none() && listing.joined_members > LARGEST_DIRECT_CHAT
+    {
         let state = admin.room_state(room, Some("m.room.power_levels")).await?;
         let power = read_power(&state, identity, &around.unhelpful);
         if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {

@@ -57,6 +57,9 @@ impl Context {
             Step::Return { user } => self.as_person(user, room, Deed::Join { via: &[] }).await,
             Step::Release { user } => self.as_person(user, room, Deed::Leave).await,
             Step::Join { via } => self.as_bot(room, Deed::Join { via }).await,
+            Step::HandOver { content, .. } => {
+                self.as_bot(room, Deed::Write { event_type: "m.room.power_levels", content }).await
+            }
             Step::RefuseInvitation(_) | Step::Leave(_) => self.as_bot(room, Deed::Leave).await,
             Step::MarkFunctional(content) => {
                 self.as_bot(room, Deed::Write { event_type: FUNCTIONAL_MEMBERS, content }).await

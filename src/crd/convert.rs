@@ -8,10 +8,13 @@ use super::{
     annotations,
     audit_options::{BucketSpec, MediaMode, MediaSpec},
     bot::Bot,
-    common::{RoomsSpec, SuspendCapture},
+    common::{DeletionPolicy, RoomsSpec, SuspendCapture},
 };
 use crate::domain::{
-    IdError, Localpart, RoomId, ServerName, UserId, selection::RoomSelection, trail::TrailPoint, worker,
+    IdError, Localpart, RoomId, ServerName, UserId,
+    selection::{Leave, RoomSelection},
+    trail::TrailPoint,
+    worker,
 };
 
 /// Compiled size of a pattern, at most: a pattern of 256 characters can ask for gigabytes.
@@ -86,6 +89,7 @@ pub fn instructions<B: Bot>(bot: &B, kept: Option<TrailPoint>) -> Result<worker:
             .map(|value| value.chars().take(MAX_REPAIR_VALUE).collect()),
         log_filter: bot.annotation(annotations::LOG_FILTER).unwrap_or_default().to_owned(),
         deleting: bot.meta().deletion_timestamp.is_some(),
+        leaves_rooms: common.deletion_policy != DeletionPolicy::Retain,
         promised: further(reported, kept),
     })
 }
@@ -114,7 +118,7 @@ pub fn selection(rooms: &RoomsSpec) -> Result<RoomSelection, ConvertError> {
                 duration(text).ok_or(ConvertError::Duration { field: "spec.rooms.minimumLastActive" })
             })
             .transpose()?,
-        leave_excluded: rooms.leave_excluded,
+        leave: if rooms.leave_excluded { Leave::Excluded } else { Leave::Nothing },
         notice: rooms.notice.clone(),
     })
 }

@@ -4,6 +4,18 @@ use std::time::Duration;
 
 use super::ids::{RoomId, UserId};
 
+/// Which of the rooms that it is in a bot leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Leave {
+    /// None; of those outside the selection it records nothing.
+    #[default]
+    Nothing,
+    /// Those that fall out of the selection.
+    Excluded,
+    /// All of them, for good: it is being removed. No wish of `spec.rooms`.
+    Everything,
+}
+
 /// The selection, parsed and validated.
 #[derive(Debug, Clone)]
 pub struct RoomSelection {
@@ -23,8 +35,8 @@ pub struct RoomSelection {
     pub creator_pattern: Option<regex::Regex>,
     /// If set: only rooms with activity within this time.
     pub minimum_last_active: Option<Duration>,
-    /// Leave rooms that the bot is in and that fall out of the selection; else it stays, and records nothing there.
-    pub leave_excluded: bool,
+    /// What becomes of rooms that the bot is in.
+    pub leave: Leave,
     /// If set: posted once in each room that the bot joins.
     pub notice: Option<String>,
 }
@@ -40,7 +52,7 @@ impl Default for RoomSelection {
             exclude_spaces: Vec::new(),
             creator_pattern: None,
             minimum_last_active: None,
-            leave_excluded: false,
+            leave: Leave::Nothing,
             notice: None,
         }
     }

@@ -58,6 +58,7 @@ pub fn bucket_place(endpoint: &str, name: &str, prefix: Option<&str>) -> String 
 }
 
 /// The wishes of the custom resource, validated. Changes take effect without a restart.
+#[expect(clippy::struct_excessive_bools, reason = "wishes that are independent of each other")]
 #[derive(Debug, Clone)]
 pub struct Instructions {
     /// `metadata.uid`: tells the lives of custom resources of one name apart. Empty where there is none.
@@ -90,6 +91,8 @@ pub struct Instructions {
     pub log_filter: String,
     /// The custom resource is being deleted: drain the inbox, record the deletion, report `closed`.
     pub deleting: bool,
+    /// When it is deleted, the bot leaves its rooms.
+    pub leaves_rooms: bool,
     /// The furthest point of the trail that was ever reported: from the status or from the kept
     /// ConfigMap, whichever is further.
     pub promised: Option<TrailPoint>,

@@ -12,12 +12,19 @@ use crate::{
         Control, CoverageState, Runner, RunnerSettings,
         planner::{Identity, Obstacle},
     },
-    domain::{Clock, UserId, worker::Check},
+    domain::{
+        Clock, UserId,
+        selection::{Leave, RoomSelection},
+        worker::Check,
+    },
     homeserver::{Connect, Session},
 };
 
 /// Uncovered rooms are no trouble before this: a new room takes a moment.
 const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Nothing moved for so long: what is hindered now will be hindered later.
+const STANDSTILL: Duration = Duration::from_mins(10);
 
 /// What coverage is made of.
 #[derive(Clone)]
@@ -43,15 +50,7 @@ impl Cover {
         cancel: CancellationToken,
     ) -> Result<(), Stop> {
         let server = instructions.borrow().server_name.clone();
-        let runner = Runner::new(
-            self.connect,
-            self.admin,
-            Identity { bot, server },
-            self.acts.clone(),
-            Arc::new(self.acts.book()),
-            self.clock,
-            RunnerSettings::default(),
-        );
+        let runner = self.runner(Identity { bot, server });
         let (control, wishes) = watch::channel(wishes(&instructions, &may_join));
         let (state, states) = watch::channel(CoverageState::default());
         let covering = runner.run(wishes, self.acts.listen(), state, cancel.child_token());
@@ -63,6 +62,68 @@ impl Cover {
         }
         // It finishes the visits under way and ends its session.
         running.await.map_err(|error| Stop::Broken(format!("coverage: {error}")))
+    }
+}
+
+impl Cover {
+    fn runner(&self, identity: Identity) -> Runner {
+        Runner::new(
+            self.connect.clone(),
+            self.admin.clone(),
+            identity,
+            self.acts.clone(),
+            Arc::new(self.acts.book()),
+            self.clock.clone(),
+            RunnerSettings::default(),
+        )
+    }
+
+    /// Leaves every room, and makes somebody an admin before where the bot is the last one. Ends when all that can be left
+    /// is left, or when nothing moves any more: the operator leaves what is left over, without asking.
+    pub(crate) async fn farewell(
+        &self,
+        identity: Identity,
+        board: &Board,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
+        let selection = RoomSelection { leave: Leave::Everything, ..RoomSelection::default() };
+        let (_control, wishes) = watch::channel(Control { selection, paused: false });
+        let (state, mut states) = watch::channel(CoverageState::default());
+        let ending = cancel.child_token();
+        let leaving = self.runner(identity).run(wishes, self.acts.listen(), state, ending.clone());
+        let running = tokio::spawn(leaving.in_current_span());
+        let (mut last, mut moved_at) = (None, Instant::now());
+        loop {
+            let totals = states.borrow_and_update().totals.clone();
+            if states.borrow().is_complete && totals.pending == 0 {
+                break;
+            }
+            board.set(|report| {
+                report.recording = Check::unknown(
+                    "LeavingRooms",
+                    format!(
+                        "the bot is being deleted and leaves its rooms: {} are left to look at",
+                        totals.pending
+                    ),
+                );
+            });
+            if last != Some(totals.pending) {
+                (last, moved_at) = (Some(totals.pending), Instant::now());
+            }
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() {
+                    break;
+                },
+                () = tokio::time::sleep_until(moved_at + STANDSTILL) => {
+                    tracing::warn!(rooms = totals.pending, "some rooms cannot be left in good order");
+                    break;
+                }
+                () = cancel.cancelled() => break,
+            }
+        }
+        ending.cancel();
+        running.await.map_err(|error| Stop::Broken(format!("leaving rooms: {error}")))?;
+        if cancel.is_cancelled() { Err(Stop::Cancelled) } else { Ok(()) }
     }
 }
 

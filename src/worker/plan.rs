@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::worker::{Instructions, SuspendCapture};
+use crate::domain::{
+    selection::Leave,
+    worker::{Instructions, SuspendCapture},
+};
 
 /// The state that the worker should be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +54,7 @@ pub(crate) fn summary(instructions: &Instructions) -> Value {
             "excludeSpaces": texts(rooms.exclude_spaces.iter().map(ToString::to_string).collect()),
             "creatorPattern": rooms.creator_pattern.as_ref().map(ToString::to_string),
             "minimumLastActiveSeconds": rooms.minimum_last_active.map(|time| time.as_secs()),
-            "leaveExcluded": rooms.leave_excluded,
+            "leaveExcluded": rooms.leave != Leave::Nothing,
             "notice": rooms.notice,
         },
     })

@@ -311,6 +311,7 @@ mod tests {
             repair_encryption: None,
             log_filter: String::new(),
             deleting: true,
+            leaves_rooms: false,
             promised: None,
         }
     }

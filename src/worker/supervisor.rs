@@ -24,6 +24,7 @@ use super::{
     suspension,
 };
 use crate::{
+    coverage::planner::Identity,
     domain::{
         BotName, Failure, UserId,
         worker::{Check, Instructions},
@@ -240,10 +241,16 @@ impl Worker {
         draining: &CancellationToken,
         soft: &CancellationToken,
     ) -> Result<(), Stop> {
-        draining.cancel();
         let deleted = || records::deleted(&self.bot, told, self.recorder.clock().now());
         // After the last record there is none, also if the worker is started once more.
-        if self.recorder.find_by_source(&deleted().source_id, soft).await?.is_none() {
+        let is_open = self.recorder.find_by_source(&deleted().source_id, soft).await?.is_none();
+        // The account of a suspended bot is locked, so that nobody can act in its name.
+        if let Some(cover) = self.cover.as_ref().filter(|_| is_open && told.leaves_rooms && !told.suspend) {
+            let identity = Identity { bot: self.user.clone(), server: told.server_name.clone() };
+            cover.farewell(identity, &self.board, soft).await?;
+        }
+        draining.cancel();
+        if is_open {
             suspension::note_configuration(&self.recorder, &self.bot, told, soft).await?;
             inbox::drain_until_quiet(&self.recorder, &self.metrics, self.pace.quiet, soft).await?;
             let batch = Batch { drafts: vec![deleted()], ..Batch::default() };

@@ -7,7 +7,7 @@ use ems_bots::{
         Control, Hint,
         planner::{FUNCTIONAL_MEMBERS, StepKind},
     },
-    domain::selection::RoomSelection,
+    domain::selection::{Leave, RoomSelection},
     homeserver::mock::RoomKind,
 };
 use serde_json::json;
@@ -83,7 +83,7 @@ async fn the_selection_is_obeyed_and_its_changes_take_effect() {
     );
     let ignored = bot.state.borrow().ignored.clone();
     assert_eq!(ignored.iter().collect::<Vec<_>>(), [&claims], "and nothing of it is recorded");
-    bot.control.send_modify(|control| control.selection.leave_excluded = true);
+    bot.control.send_modify(|control| control.selection.leave = Leave::Excluded);
     bot.until("left", 10, |state| state.ignored.is_empty()).await;
     assert_eq!(homeserver.membership(&claims, &bot.user), "leave", "unless it is told to");
     bot.stop().await;
@@ -105,4 +105,35 @@ async fn the_notice_is_posted_once_in_each_room_that_the_bot_joins() {
     let kinds = bot.log.kinds();
     assert_eq!(kinds, [StepKind::MakeAdmin, StepKind::Join, StepKind::PostNotice]);
     bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bot_that_is_removed_hands_over_leaves_and_stays_away() {
+    for version in ["10", "11", "12"] {
+        let homeserver = server();
+        let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
+        let lonely = homeserver.create_room(&alice, version, RoomKind::Private);
+        homeserver.force_membership(&lonely, &bob, "join");
+        let kept = homeserver.create_room(&alice, version, RoomKind::Encrypted);
+        let mut bot = start(&homeserver, "auditbot", Control::default());
+        bot.covered(2, 10).await;
+        homeserver.force_membership(&lonely, &alice, "leave");
+        let before = bot.log.kinds().len();
+        bot.control.send_modify(|control| control.selection.leave = Leave::Everything);
+        bot.until("left", 30, |state| state.totals.excluded.get("farewell") == Some(&2)).await;
+        for room in [&lonely, &kept] {
+            assert_eq!(homeserver.membership(room, &bot.user), "leave", "version {version}");
+        }
+        assert_eq!(homeserver.power(&lonely, &bob), 100, "version {version}");
+        assert_eq!(homeserver.power(&kept, &bob), 0, "version {version}");
+        let mut kinds = bot.log.kinds().split_off(before);
+        kinds.sort_unstable();
+        assert_eq!(kinds, [StepKind::HandOver, StepKind::Leave, StepKind::Leave], "version {version}");
+        // New rooms are no longer entered, and no invitation is taken.
+        let new = homeserver.create_room(&alice, version, RoomKind::Private);
+        homeserver.force_membership(&new, &bot.user, "invite");
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(homeserver.membership(&new, &bot.user), "leave", "version {version}");
+        bot.stop().await;
+    }
 }

@@ -114,6 +114,7 @@ impl Stage {
             repair_encryption: None,
             log_filter: String::new(),
             deleting: false,
+            leaves_rooms: false,
             promised: None,
         };
         Self {

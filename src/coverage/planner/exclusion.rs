@@ -1,7 +1,10 @@
 //! Whether a selection leaves a room out, and why.
 
 use super::{Exclusion, Identity, RoomFacts};
-use crate::domain::{RoomId, selection::RoomSelection};
+use crate::domain::{
+    RoomId,
+    selection::{Leave, RoomSelection},
+};
 
 /// The first reason for which the selection leaves the room out.
 pub(super) fn excluded(
@@ -9,6 +12,9 @@ pub(super) fn excluded(
     selection: &RoomSelection,
     identity: &Identity,
 ) -> Option<Exclusion> {
+    if selection.leave == Leave::Everything {
+        return Some(Exclusion::Farewell);
+    }
     if let Some(reason) = by_name(&facts.room_id, selection) {
         return Some(reason);
     }
@@ -39,7 +45,8 @@ pub(super) fn excluded(
 /// The reason for which an invitation to a room that the homeserver does not list is refused: such
 /// a room is on another server, and nobody of this one is in it.
 pub fn excluded_unlisted(room: &RoomId, selection: &RoomSelection) -> Option<Exclusion> {
-    by_name(room, selection).or(selection.local_only.then_some(Exclusion::RemoteRoom))
+    let farewell = (selection.leave == Leave::Everything).then_some(Exclusion::Farewell);
+    farewell.or_else(|| by_name(room, selection)).or(selection.local_only.then_some(Exclusion::RemoteRoom))
 }
 
 fn by_name(room: &RoomId, selection: &RoomSelection) -> Option<Exclusion> {

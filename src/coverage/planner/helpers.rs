@@ -25,6 +25,17 @@ pub struct Helpers {
     pub bot_invites: bool,
     /// Is not in the room, and could give power if they were, or lift the bot's ban if there is one.
     pub absent: Option<Absent>,
+    /// Gets the bot's power before it leaves; nobody if there is another admin.
+    pub heir: Option<Heir>,
+}
+
+/// Who becomes an admin in the bot's place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heir {
+    /// The member.
+    pub user: String,
+    /// The power levels to write.
+    pub content: Value,
 }
 
 /// Power given by a member who is not named in the power levels.
@@ -64,6 +75,7 @@ pub(super) fn helpers(
         bot_invites: room.membership(identity.bot.as_str()) == Some("join")
             && room.power(identity.bot.as_str()) >= room.level("invite", 0),
         absent: room.absent(),
+        heir: room.heir(),
     }
 }
 
@@ -98,7 +110,7 @@ impl<'a> Room<'a> {
             && !self.unhelpful.iter().any(|other| other == user)
     }
 
-    /// Members of this server.
+    /// Members of all servers.
     fn members(&self) -> impl Iterator<Item = &'a str> {
         let joined = |event: &&StateEvent| {
             event.event_type == "m.room.member" && event.content["membership"] == "join"
@@ -130,10 +142,26 @@ impl<'a> Room<'a> {
     fn raise(&self) -> Option<Raise> {
         let user = self.strongest(self.members(), |user| self.may_give_power(user))?;
         let level = self.power(&user).min(FULL_POWER);
+        Some(Raise { user, level, content: self.with_level(self.identity.bot.as_str(), level)? })
+    }
+
+    /// The power levels with another level of one user.
+    fn with_level(&self, user: &str, level: i64) -> Option<Value> {
         let mut content = self.levels.as_object()?.clone();
         let users = content.entry("users").or_insert_with(|| json!({}));
-        users.as_object_mut()?.insert(self.identity.bot.to_string(), json!(level));
-        Some(Raise { user, level, content: Value::Object(content) })
+        users.as_object_mut()?.insert(user.to_owned(), json!(level));
+        Some(Value::Object(content))
+    }
+
+    fn heir(&self) -> Option<Heir> {
+        let bot = self.identity.bot.as_str();
+        let may_write = self.power(bot) >= FULL_POWER.max(needed(self.levels, "m.room.power_levels"));
+        let is_admin = |user: &str| user != bot && self.power(user) >= FULL_POWER;
+        if self.membership(bot) != Some("join") || !may_write || self.members().any(is_admin) {
+            return None;
+        }
+        let user = self.strongest(self.members(), |_| true)?;
+        Some(Heir { content: self.with_level(&user, FULL_POWER)?, user })
     }
 
     fn absent(&self) -> Option<Absent> {

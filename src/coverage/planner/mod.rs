@@ -18,12 +18,15 @@ use serde_json::{Value, json};
 
 pub use self::{
     exclusion::excluded_unlisted,
-    helpers::{Absent, Helpers, Raise},
+    helpers::{Absent, Heir, Helpers, Raise},
     power::{Grant, Power, PowerFacts, content, membership, read_power},
     reasons::{Exclusion, Obstacle, explanation, reason_code},
     step::{Step, StepKind},
 };
-use crate::domain::{RoomId, ServerName, UserId, selection::RoomSelection};
+use crate::domain::{
+    RoomId, ServerName, UserId,
+    selection::{Leave, RoomSelection},
+};
 
 /// After so many times without effect a step is given up.
 pub const MOST_REPEATS: u32 = 5;
@@ -147,7 +150,7 @@ pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -
         return Plan::Blocked(obstacle);
     };
     let wanted = match exclusion::excluded(facts, selection, identity) {
-        Some(reason) => outside(facts.membership, reason, selection),
+        Some(reason) => outside(facts.membership, reason, power, selection),
         None => match facts.membership {
             Membership::Banned => lift_ban(facts, power),
             Membership::Invited => join(Vec::new()),
@@ -163,10 +166,14 @@ fn join(via: Vec<String>) -> Plan {
 }
 
 /// What becomes of a room outside the selection.
-fn outside(membership: Membership, reason: Exclusion, selection: &RoomSelection) -> Plan {
-    match membership {
-        Membership::Invited => Plan::Step(Step::RefuseInvitation(reason)),
-        Membership::Joined if selection.leave_excluded => Plan::Step(Step::Leave(reason)),
+fn outside(membership: Membership, reason: Exclusion, power: &PowerFacts, selection: &RoomSelection) -> Plan {
+    let leaves = selection.leave != Leave::Nothing;
+    match (membership, &power.helpers.heir) {
+        (Membership::Invited, _) => Plan::Step(Step::RefuseInvitation(reason)),
+        (Membership::Joined, Some(Heir { user, content })) if leaves => {
+            Plan::Step(Step::HandOver { user: user.clone(), content: content.clone(), reason })
+        }
+        (Membership::Joined, None) if leaves => Plan::Step(Step::Leave(reason)),
         _ => Plan::Excluded(reason),
     }
 }
@@ -302,11 +309,19 @@ pub fn listed_functional_members(content: Option<&Value>) -> Vec<String> {
 /// A step that has no effect is not repeated for ever; those that merely finish a room are dropped.
 fn give_up(wanted: Plan, facts: &RoomFacts) -> Plan {
     let Plan::Step(step) = &wanted else { return wanted };
-    match facts.repeated {
-        Some((kind, times)) if kind == step.kind() && times >= MOST_REPEATS => match kind {
-            StepKind::MarkFunctional | StepKind::PostNotice => Plan::Covered,
-            _ => Plan::Blocked(Obstacle::NoEffect),
-        },
-        _ => wanted,
+    let tried = |kind: StepKind| match facts.repeated {
+        Some((last, times)) if last == kind => times,
+        _ => 0,
+    };
+    match step {
+        // Better a room without an admin than one that the bot does not get out of.
+        Step::HandOver { reason, .. }
+            if tried(StepKind::HandOver) >= MOST_REPEATS || tried(StepKind::Leave) > 0 =>
+        {
+            give_up(Plan::Step(Step::Leave(*reason)), facts)
+        }
+        step if tried(step.kind()) < MOST_REPEATS => wanted,
+        Step::MarkFunctional(_) | Step::PostNotice(_) => Plan::Covered,
+        _ => Plan::Blocked(Obstacle::NoEffect),
     }
 }

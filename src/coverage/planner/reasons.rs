@@ -19,11 +19,13 @@ pub enum Exclusion {
     CreatorPattern,
     /// No activity within `minimumLastActive`.
     Inactive,
+    /// The bot is being removed, and leaves its rooms.
+    Farewell,
 }
 
 impl Exclusion {
     /// Every reason.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Denied,
         Self::NotSelected,
         Self::RemoteRoom,
@@ -32,6 +34,7 @@ impl Exclusion {
         Self::ExcludedSpace,
         Self::CreatorPattern,
         Self::Inactive,
+        Self::Farewell,
     ];
 
     /// The reason code.
@@ -45,6 +48,7 @@ impl Exclusion {
             Self::ExcludedSpace => "excluded_space",
             Self::CreatorPattern => "creator_pattern",
             Self::Inactive => "inactive",
+            Self::Farewell => "farewell",
         }
     }
 
@@ -61,6 +65,7 @@ impl Exclusion {
             Self::Inactive => {
                 "nothing happened in the room within spec.rooms.minimumLastActive, and the bot is not in it"
             }
+            Self::Farewell => "the bot is being removed, and leaves its rooms as spec.deletionPolicy says",
         }
     }
 }

@@ -54,6 +54,15 @@ pub enum Step {
     },
     /// Refuse an invitation to a room outside the selection.
     RefuseInvitation(Exclusion),
+    /// Make a member an admin before leaving: the bot is the last one.
+    HandOver {
+        /// Whom.
+        user: String,
+        /// The power levels to write.
+        content: Value,
+        /// Why the bot leaves.
+        reason: Exclusion,
+    },
     /// Leave a room outside the selection.
     Leave(Exclusion),
     /// Write [`super::FUNCTIONAL_MEMBERS`] with this content.
@@ -83,6 +92,8 @@ pub enum StepKind {
     Join,
     /// [`Step::RefuseInvitation`].
     RefuseInvitation,
+    /// [`Step::HandOver`].
+    HandOver,
     /// [`Step::Leave`].
     Leave,
     /// [`Step::MarkFunctional`].
@@ -93,7 +104,7 @@ pub enum StepKind {
 
 impl StepKind {
     /// Every kind.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::MakeAdmin,
         Self::Unban,
         Self::Raise,
@@ -103,6 +114,7 @@ impl StepKind {
         Self::Release,
         Self::Join,
         Self::RefuseInvitation,
+        Self::HandOver,
         Self::Leave,
         Self::MarkFunctional,
         Self::PostNotice,
@@ -120,6 +132,7 @@ impl StepKind {
             Self::Release => "release",
             Self::Join => "join",
             Self::RefuseInvitation => "refuse_invitation",
+            Self::HandOver => "hand_over",
             Self::Leave => "leave",
             Self::MarkFunctional => "mark_functional",
             Self::PostNotice => "post_notice",
@@ -140,6 +153,7 @@ impl Step {
             Self::Release { .. } => StepKind::Release,
             Self::Join { .. } => StepKind::Join,
             Self::RefuseInvitation(_) => StepKind::RefuseInvitation,
+            Self::HandOver { .. } => StepKind::HandOver,
             Self::Leave(_) => StepKind::Leave,
             Self::MarkFunctional(_) => StepKind::MarkFunctional,
             Self::PostNotice(_) => StepKind::PostNotice,
@@ -157,6 +171,7 @@ impl Step {
             Self::Return { user } | Self::Release { user } => Some(user),
             Self::Join { .. }
             | Self::RefuseInvitation(_)
+            | Self::HandOver { .. }
             | Self::Leave(_)
             | Self::MarkFunctional(_)
             | Self::PostNotice(_) => None,
@@ -181,7 +196,9 @@ impl Step {
             | Self::Recall { .. }
             | Self::Return { .. }
             | Self::Release { .. } => Obstacle::NoLocalAdmin.as_str(),
-            Self::RefuseInvitation(reason) | Self::Leave(reason) => reason.as_str(),
+            Self::RefuseInvitation(reason) | Self::HandOver { reason, .. } | Self::Leave(reason) => {
+                reason.as_str()
+            }
             Self::MakeAdmin { .. } | Self::Join { .. } | Self::MarkFunctional(_) | Self::PostNotice(_) => {
                 "coverage"
             }

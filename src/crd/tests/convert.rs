@@ -12,6 +12,7 @@ use crate::{
     },
     domain::{
         BotKind,
+        selection::Leave,
         trail::TrailPoint,
         worker::{MediaMode, MediaPolicy, SuspendCapture},
     },
@@ -62,7 +63,7 @@ fn wishes_arrive() {
     assert!(told.suspend && told.coverage_paused && told.deleting);
     assert_eq!(told.suspend_capture, SuspendCapture::CatchUp);
     assert!(!told.rooms.direct_messages && !told.rooms.local_only);
-    assert!(told.rooms.leave_excluded);
+    assert_eq!(told.rooms.leave, Leave::Excluded);
     assert_eq!(told.rooms.deny[0].as_str(), "!d:x");
     assert!(told.rooms.only.is_empty());
     assert_eq!(told.rooms.exclude_users[0].as_str(), "@u:x");

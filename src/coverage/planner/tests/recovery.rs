@@ -92,6 +92,7 @@ impl Room {
             }
             Step::Release { user } => self.member(user, user, "leave"),
             Step::Join { .. } => self.member(BOT, BOT, "join"),
+            Step::HandOver { content, .. } => self.set("m.room.power_levels", "", BOT, content.clone()),
             Step::RefuseInvitation(_) | Step::Leave(_) => self.member(BOT, BOT, "leave"),
             Step::MarkFunctional(_) | Step::PostNotice(_) => {}
         }
@@ -305,4 +306,44 @@ fn a_public_room_needs_no_invitation() {
     let via = vec!["there.org".to_owned()];
     let open = RoomFacts { via: via.clone(), ..open };
     assert_eq!(planned(&open), Plan::Step(Step::Join { via }));
+}
+
+#[test]
+fn the_last_admin_makes_another_one_before_it_leaves() {
+    let selection = RoomSelection { leave: Leave::Everything, ..RoomSelection::default() };
+    let steps = |room: &mut Room| {
+        let mut steps = Vec::new();
+        while let Plan::Step(step) = plan(&room.facts(), &selection, &identity()) {
+            room.carry_out(&step);
+            steps.push(step);
+            assert!(steps.len() < 5, "{steps:?}");
+        }
+        steps
+    };
+    let leave = Step::Leave(Exclusion::Farewell);
+    for version in VERSIONS {
+        // The strongest of those who are left gets it, whatever else the power levels say.
+        let levels = json!({ "users": { BOT: 100, CAROL: 50 }, "ban": 70 });
+        let members = [(ALICE, "leave"), (BOB, "join"), (CAROL, "join"), (BOT, "join")];
+        let mut room = Room::new(version, levels, &members);
+        let content = json!({ "users": { BOT: 100, CAROL: 100 }, "ban": 70 });
+        let over = Step::HandOver { user: CAROL.to_owned(), content, reason: Exclusion::Farewell };
+        assert_eq!(steps(&mut room), [over, leave.clone()], "version {version}");
+
+        // Somebody else is an admin; in version 12 whoever created the room is.
+        let mut room = Room::new(version, alices(version), &[(ALICE, "join"), (BOB, "join"), (BOT, "join")]);
+        assert_eq!(steps(&mut room), std::slice::from_ref(&leave), "version {version}");
+        // There is nobody to hand over to, or nothing to hand over.
+        let mut room =
+            Room::new(version, json!({ "users": { BOT: 100 } }), &[(ALICE, "leave"), (BOT, "join")]);
+        assert_eq!(steps(&mut room), std::slice::from_ref(&leave), "version {version}");
+        let mut room =
+            Room::new(version, json!({ "users": {} }), &[(ALICE, "leave"), (BOB, "join"), (BOT, "join")]);
+        assert_eq!(steps(&mut room), std::slice::from_ref(&leave), "version {version}");
+    }
+    // Without effect it is given up, and the bot leaves all the same.
+    let members = [(ALICE, "leave"), (BOB, "join"), (BOT, "join")];
+    let room = Room::new("11", json!({ "users": { BOT: 100 } }), &members);
+    let facts = RoomFacts { repeated: Some((StepKind::HandOver, MOST_REPEATS)), ..room.facts() };
+    assert_eq!(plan(&facts, &selection, &identity()), Plan::Step(leave));
 }
