@@ -36,8 +36,8 @@ pub struct Act {
     pub kind: StepKind,
     /// In whose name the homeserver is expected to act; the outcome says in whose it did.
     pub on_behalf_of: Option<String>,
-    /// Who is brought back into the room, or leaves it again.
-    pub recalled: Option<String>,
+    /// Whom it concerns: who is brought back into the room, leaves it again, or becomes an admin of it.
+    pub person: Option<String>,
     /// Why: `coverage`, or a reason code: that of the obstacle that the act removes, or for which a
     /// room is left or refused.
     pub reason: &'static str,

@@ -11,7 +11,7 @@ use super::{
     acts::{Act, ActLog, ActOutcome, SentEvent},
     facts::{self, Marks, Surroundings},
     memory::Memory,
-    planner::{Exclusion, Identity, Obstacle, Plan, Recalled, RoomFacts, Step, StepKind, plan},
+    planner::{Exclusion, Identity, MOST_REPEATS, Obstacle, Plan, Recalled, RoomFacts, Step, StepKind, plan},
     puppet::Puppet,
 };
 use crate::{
@@ -142,7 +142,7 @@ impl Context {
             }
             let act = self.intend(&facts.room_id, &step).await?;
             if matches!(step, Step::Recall { .. } | Step::Return { .. }) {
-                errand.around.recalled.clone_from(&act.recalled);
+                errand.around.recalled.clone_from(&act.person);
             }
             let result = self.perform(&facts.room_id, &step, &act).await;
             visit.acted += 1;
@@ -168,6 +168,11 @@ impl Context {
                     errand.around.unhelpful.push(person);
                     // What was seen was judged with that person.
                     (facts, marks) = self.look(errand, visit).await?;
+                }
+                // Better a room without an admin than one that the bot does not get out of.
+                (Err(HomeserverError::Refused { .. }), None) if step.kind() == StepKind::HandOver => {
+                    visit.memory.repeated = Some((StepKind::HandOver, MOST_REPEATS));
+                    (facts, marks) = looked?;
                 }
                 (result, _) => {
                     result?;
@@ -212,7 +217,7 @@ impl Context {
             room_id: room.clone(),
             kind: step.kind(),
             on_behalf_of: step.on_behalf_of().map(ToOwned::to_owned),
-            recalled: step.recalled().map(ToOwned::to_owned),
+            person: step.person().map(ToOwned::to_owned),
             reason: step.reason(),
         };
         match self.log.intend(&act).await {

@@ -33,6 +33,8 @@ pub(super) struct Entries {
     is_listed: bool,
     /// What an earlier process noted of rooms that were not listed yet.
     remembered: HashMap<RoomId, RoomNote>,
+    /// No earlier process has noted anything.
+    is_first: bool,
     /// Rooms of which the book says something else.
     unnoted: BTreeSet<RoomId>,
     /// Rooms that are in the book and no longer there.
@@ -49,6 +51,7 @@ impl Entries {
             recheck,
             is_listed: false,
             remembered: HashMap::new(),
+            is_first: false,
             unnoted: BTreeSet::new(),
             gone: BTreeSet::new(),
         }
@@ -56,6 +59,7 @@ impl Entries {
 
     /// What an earlier process noted.
     pub(super) fn remember(&mut self, notes: Vec<RoomNote>) {
+        self.is_first = notes.is_empty();
         self.remembered = notes.into_iter().map(|note| (note.room_id.clone(), note)).collect();
     }
 
@@ -73,8 +77,10 @@ impl Entries {
                 self.change(&room, |entry| entry.renew(listing, is_joined, now));
             } else {
                 let mut entry = Entry::new(listing, is_joined, self.is_listed, now);
-                if let Some(note) = self.remembered.remove(&room) {
-                    entry.remember(&note);
+                match self.remembered.remove(&room) {
+                    Some(note) => entry.remember(&note),
+                    // Of where it was before there was a book nobody knows whether it has greeted.
+                    None => entry.memory.is_greeted = is_joined && self.is_first && !self.is_listed,
                 }
                 count(&mut self.totals, entry.state, 1);
                 self.schedule.replace(&room, None, entry.slot());
@@ -83,7 +89,9 @@ impl Entries {
                 self.change(&room, |_| ());
             }
         }
-        let is_gone = |(room, entry): &(&RoomId, &Entry)| !entry.is_in_flight() && !listed.contains(*room);
+        // A listing may have gaps; where the bot is, the homeserver says elsewhere.
+        let is_there = |room: &RoomId| listed.contains(room) || joined.contains(room);
+        let is_gone = |(room, entry): &(&RoomId, &Entry)| !entry.is_in_flight() && !is_there(room);
         let gone: Vec<RoomId> = self.rooms.iter().filter(is_gone).map(|(room, _)| room.clone()).collect();
         for room in gone {
             if let Some(entry) = self.rooms.remove(&room) {
@@ -94,7 +102,8 @@ impl Entries {
                 self.gone.insert(room);
             }
         }
-        self.gone.extend(self.remembered.drain().map(|(room, _)| room));
+        let forgotten = self.remembered.extract_if(|room, _| !is_there(room));
+        self.gone.extend(forgotten.map(|(room, _)| room));
         self.is_listed = true;
     }
 

@@ -1,7 +1,7 @@
 //! Reads the facts of one room, as few as decide.
 //!
-//! A big room that the bot is in with full power needs its power levels only. Every other room is
-//! read whole, once per change.
+//! A big room that the bot is in with full power needs its power levels only, unless the bot is to leave it. Every
+//! other room is read whole, once per change.
 //!
 //! A chat is direct if one of its people was invited with `is_direct`: the invitation itself, or
 //! what the present membership replaced, event by event. That is what the client that made the chat
@@ -11,12 +11,12 @@
 use serde_json::Value;
 
 use super::planner::{
-    self, DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, Recalled, RoomFacts,
-    content, listed_functional_members, read_power,
+    self, Candidate, DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, Recalled,
+    RoomFacts, Succession, content, listed_functional_members, read_power,
 };
 use crate::{
     domain::{
-        RoomId,
+        RoomId, UserId,
         selection::{Leave, RoomSelection},
     },
     homeserver::{Admin, Result, RoomListing, StateEvent},
@@ -26,6 +26,8 @@ use crate::{
 const LARGEST_DIRECT_CHAT: u64 = 8;
 /// A membership's history is followed no further than this.
 const LONGEST_HISTORY: usize = 12;
+/// So many accounts are looked at for somebody who is an admin after the bot.
+const MOST_CANDIDATES: usize = 20;
 /// So many servers are asked to join a room by.
 const MOST_SERVERS: usize = 5;
 
@@ -65,27 +67,60 @@ pub async fn gather(
     around: &Surroundings,
 ) -> Result<(RoomFacts, Marks)> {
     let room = &listing.room_id;
-    // Who takes over from a bot that leaves is among the members.
-    let stays = selection.leave == Leave::Nothing;
+    let stays = !matches!(selection.leave, Leave::Everything { .. });
     if stays && around.is_joined && around.recalled.is_none() && listing.joined_members > LARGEST_DIRECT_CHAT
     {
         let state = admin.room_state(room, Some("m.room.power_levels")).await?;
         let power = read_power(&state, identity, &around.unhelpful);
         if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
             let facts = base(listing, &state, power, Membership::Joined, identity, around);
-            return Ok((facts, marks(&state, identity, around)));
+            if !planner::leaves(&facts, selection, identity) {
+                return Ok((facts, marks(&state, identity, around)));
+            }
         }
     }
     let state = admin.room_state(room, None).await?;
     let power = read_power(&state, identity, &around.unhelpful);
     let membership = membership(&state, identity.bot.as_str());
     let mut facts = base(listing, &state, power, membership, identity, around);
-    if matches!(facts.power, Power::Known(_)) {
+    if stays && matches!(facts.power, Power::Known(_)) {
         facts.direct = direct_chat(admin, &state, identity).await?;
         facts.is_inactive =
             membership != Membership::Joined && is_inactive(admin, room, selection, around.now_ms).await?;
     }
+    if planner::leaves(&facts, selection, identity) {
+        facts.succession = succession(admin, &state, identity).await?;
+    }
     Ok((facts, marks(&state, identity, around)))
+}
+
+/// Who is an admin of a room after the bot: somebody whose account can be used by a person.
+async fn succession(admin: &dyn Admin, state: &[StateEvent], identity: &Identity) -> Result<Succession> {
+    let (mut passed_over, mut beside_bot) = (Vec::new(), false);
+    while passed_over.len() < MOST_CANDIDATES
+        && let Some(candidate) = planner::candidate(state, identity, &passed_over)
+    {
+        let user = match &candidate {
+            Candidate::Heir(_) if beside_bot => break,
+            Candidate::Heir(heir) => heir.user.clone(),
+            Candidate::Admin(user) => user.clone(),
+        };
+        let account = match UserId::parse(&user) {
+            Ok(user) => admin.account(&user).await?.filter(|account| !account.deactivated),
+            Err(_) => None,
+        };
+        match (candidate, account) {
+            (Candidate::Admin(_), Some(account)) if account.is_program() => beside_bot = true,
+            // Whoever is locked out is so for a while.
+            (Candidate::Admin(_), Some(_)) => return Ok(Succession::Settled),
+            (Candidate::Heir(heir), Some(account)) if !account.locked && !account.is_program() => {
+                return Ok(Succession::Heir(heir));
+            }
+            _ => {}
+        }
+        passed_over.push(user);
+    }
+    Ok(if beside_bot { Succession::Bot } else { Succession::Settled })
 }
 
 fn base(
@@ -120,6 +155,7 @@ fn base(
             .as_ref()
             .map(|user| Recalled { user: user.clone(), membership: self::membership(state, user) }),
         owes_notice: false,
+        succession: Succession::Settled,
         repeated: None,
     }
 }

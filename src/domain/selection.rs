@@ -13,7 +13,10 @@ pub enum Leave {
     /// Those that fall out of the selection.
     Excluded,
     /// All of them, for good: it is being removed. No wish of `spec.rooms`.
-    Everything,
+    Everything {
+        /// For now not those in which the only other admin is a bot, which may be leaving, too.
+        patient: bool,
+    },
 }
 
 /// The selection, parsed and validated.

@@ -99,6 +99,12 @@ pub struct Instructions {
 }
 
 impl Instructions {
+    /// Whether the bot leaves its rooms itself, room by room. The account of a suspended bot is locked, so that nobody
+    /// can act in its name.
+    pub fn leaves_in_order(&self) -> bool {
+        self.deleting && self.leaves_rooms && !self.suspend
+    }
+
     /// Names the state of the custom resource that they were read from, as the requests to change it do.
     pub fn change(&self) -> String {
         revision::name(&self.uid, self.generation, &self.mark)

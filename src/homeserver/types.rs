@@ -17,11 +17,20 @@ pub struct Account {
     pub locked: bool,
     /// `bot`, `support` or nothing.
     pub user_type: Option<String>,
+    /// Application service that it belongs to, a bridge for example.
+    pub appservice: Option<String>,
     /// Display name.
     pub display_name: Option<String>,
     /// The identifier under the auth provider [`OWNERSHIP_PROVIDER`], by which an account proves
     /// that this product made it, and for which custom resource identity.
     pub ownership: Option<String>,
+}
+
+impl Account {
+    /// Whether a program uses it and no person.
+    pub fn is_program(&self) -> bool {
+        self.user_type.is_some() || self.appservice.is_some()
+    }
 }
 
 /// Name of the auth provider whose `external_id` marks accounts that this product made.

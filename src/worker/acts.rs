@@ -128,7 +128,9 @@ impl Acts {
         let now = self.now_ms();
         let mut rooms = locked(&self.rooms);
         rooms.retain(|_, trace| now.saturating_sub(trace.at) < LATER_MS);
-        rooms.insert(act.room_id.to_string(), Trace { at: now, person: act.recalled.clone() });
+        // Who becomes an admin is not moved.
+        let person = act.person.clone().filter(|_| act.kind != StepKind::HandOver);
+        rooms.insert(act.room_id.to_string(), Trace { at: now, person });
         (CURSOR.to_owned(), serde_json::to_string(&*rooms).unwrap_or_default())
     }
 
@@ -156,7 +158,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 impl ActLog for Acts {
     async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
         let mut cursors = vec![self.intend_in(act)];
-        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.recalled) {
+        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.person) {
             let (room, person) = (act.room_id.to_string(), person.clone());
             cursors.push(self.note_recalled(|recalled| drop(recalled.insert(room, person))));
         }

@@ -26,6 +26,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// Nothing moved for so long: what is hindered now will be hindered later.
 const STANDSTILL: Duration = Duration::from_mins(10);
 
+/// So much time another bot that is deleted with this one has to leave before it.
+const OTHERS_FIRST: Duration = Duration::from_secs(30);
+
 /// What coverage is made of.
 #[derive(Clone)]
 pub struct Cover {
@@ -79,52 +82,91 @@ impl Cover {
     }
 
     /// Leaves every room, and makes somebody an admin before where the bot is the last one. Ends when all that can be left
-    /// is left, or when nothing moves any more: the operator leaves what is left over, without asking.
+    /// is left, when nothing moves any more (the operator leaves what is left over, without asking), or when it is not
+    /// wanted any more. With `waits_for_bots`, rooms in which only another bot is an admin besides come last: that one
+    /// may be leaving, too, and of two that look at each other in the same moment neither would hand over.
     pub(crate) async fn farewell(
         &self,
         identity: Identity,
+        instructions: InstructionsReceiver,
         board: &Board,
+        waits_for_bots: bool,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
-        let selection = RoomSelection { leave: Leave::Everything, ..RoomSelection::default() };
-        let (_control, wishes) = watch::channel(Control { selection, paused: false });
+        // Who is in a room only for the bot's sake leaves before it.
+        self.acts.load(cancel).await?;
+        let others_first = Instant::now() + OTHERS_FIRST;
+        let farewell = Farewell { cover: self, identity, instructions, board };
+        if waits_for_bots {
+            if !farewell.leave(true, cancel).await? {
+                return Ok(());
+            }
+            let wait = tokio::time::sleep_until(others_first);
+            cancel.run_until_cancelled(wait).await.ok_or(Stop::Cancelled)?;
+        }
+        farewell.leave(false, cancel).await.map(drop)
+    }
+}
+
+struct Farewell<'a> {
+    cover: &'a Cover,
+    identity: Identity,
+    instructions: InstructionsReceiver,
+    board: &'a Board,
+}
+
+impl Farewell<'_> {
+    /// Leaves rooms for as long as that is wanted; whether the bot stayed in any for another one's sake.
+    async fn leave(&self, patient: bool, cancel: &CancellationToken) -> Result<bool, Stop> {
+        let mut instructions = self.instructions.clone();
+        let selection = RoomSelection { leave: Leave::Everything { patient }, ..RoomSelection::default() };
+        let paused = instructions.borrow_and_update().coverage_paused;
+        let (control, wishes) = watch::channel(Control { selection, paused });
         let (state, mut states) = watch::channel(CoverageState::default());
         let ending = cancel.child_token();
-        let leaving = self.runner(identity).run(wishes, self.acts.listen(), state, ending.clone());
+        let runner = self.cover.runner(self.identity.clone());
+        let leaving = runner.run(wishes, self.cover.acts.listen(), state, ending.clone());
         let running = tokio::spawn(leaving.in_current_span());
-        let (mut last, mut moved_at) = (None, Instant::now());
-        loop {
-            let totals = states.borrow_and_update().totals.clone();
-            if states.borrow().is_complete && totals.pending == 0 {
+        let (mut least, mut moved_at) = (u64::MAX, Instant::now());
+        while instructions.borrow().leaves_in_order() {
+            let (pending, is_complete) = {
+                let state = states.borrow_and_update();
+                (state.totals.pending, state.is_complete)
+            };
+            if is_complete && pending == 0 {
                 break;
             }
-            board.set(|report| {
-                report.recording = Check::unknown(
-                    "LeavingRooms",
-                    format!(
-                        "the bot is being deleted and leaves its rooms: {} are left to look at",
-                        totals.pending
-                    ),
-                );
-            });
-            if last != Some(totals.pending) {
-                (last, moved_at) = (Some(totals.pending), Instant::now());
+            self.board.set(|report| report.recording = leaving_rooms(pending));
+            // Rooms that are made meanwhile are no progress.
+            if (1..least).contains(&pending) {
+                (least, moved_at) = (pending, Instant::now());
             }
             tokio::select! {
                 changed = states.changed() => if changed.is_err() {
                     break;
                 },
+                changed = instructions.changed() => if changed.is_err() {
+                    break;
+                },
                 () = tokio::time::sleep_until(moved_at + STANDSTILL) => {
-                    tracing::warn!(rooms = totals.pending, "some rooms cannot be left in good order");
+                    tracing::warn!(rooms = pending, "some rooms cannot be left in good order");
                     break;
                 }
                 () = cancel.cancelled() => break,
             }
+            let paused = instructions.borrow_and_update().coverage_paused;
+            control.send_if_modified(|control| std::mem::replace(&mut control.paused, paused) != paused);
         }
         ending.cancel();
         running.await.map_err(|error| Stop::Broken(format!("leaving rooms: {error}")))?;
-        if cancel.is_cancelled() { Err(Stop::Cancelled) } else { Ok(()) }
+        let stayed = !states.borrow().ignored.is_empty();
+        if cancel.is_cancelled() { Err(Stop::Cancelled) } else { Ok(stayed) }
     }
+}
+
+fn leaving_rooms(pending: u64) -> Check {
+    let message = format!("the bot is being deleted and leaves its rooms: {pending} are left to look at");
+    Check::unknown("LeavingRooms", message)
 }
 
 fn wishes(instructions: &InstructionsReceiver, may_join: &watch::Receiver<bool>) -> Control {

@@ -272,7 +272,7 @@ fn act_record(
     draft.context.reason = Some(act.reason.to_owned());
     draft.text = Some(act.kind.as_str().to_owned());
     draft.relations.push(Relation::new("room", act.room_id.as_str(), "in"));
-    if let Some(person) = &act.recalled {
+    if let Some(person) = &act.person {
         draft.relations.push(Relation::new("user", person, "target"));
         draft.subjects.push(Subject { person: person.clone(), role: "target".to_owned() });
     }
@@ -350,7 +350,7 @@ mod tests {
             id: "1-1".to_owned(),
             room_id: RoomId::parse("!room:example.org").unwrap(),
             kind: StepKind::Return,
-            recalled: Some("@alice:example.org".to_owned()),
+            person: Some("@alice:example.org".to_owned()),
             on_behalf_of: None,
             reason: "coverage",
         };

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     coverage::planner::Identity,
     domain::{
-        BotName, Failure, UserId,
+        BotKind, BotName, Failure, UserId,
         worker::{Check, Instructions},
     },
     homeserver::{Admin, Inspect},
@@ -244,10 +244,11 @@ impl Worker {
         let deleted = || records::deleted(&self.bot, told, self.recorder.clock().now());
         // After the last record there is none, also if the worker is started once more.
         let is_open = self.recorder.find_by_source(&deleted().source_id, soft).await?.is_none();
-        // The account of a suspended bot is locked, so that nobody can act in its name.
-        if let Some(cover) = self.cover.as_ref().filter(|_| is_open && told.leaves_rooms && !told.suspend) {
+        if let Some(cover) = self.cover.as_ref().filter(|_| is_open && told.leaves_in_order()) {
             let identity = Identity { bot: self.user.clone(), server: told.server_name.clone() };
-            cover.farewell(identity, &self.board, soft).await?;
+            let waits_for_bots = self.bot.kind == BotKind::Audit;
+            let instructions = self.instructions.clone();
+            cover.farewell(identity, instructions, &self.board, waits_for_bots, soft).await?;
         }
         draining.cancel();
         if is_open {

@@ -9,17 +9,21 @@ use k8s_openapi::api::{
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::support::{Scene, Trail, eventually, services::dev};
+use crate::support::{Scene, Trail, eventually, services::dev, tenant::merge};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_deletion_policy_does_what_it_says_and_a_bot_can_come_back() {
-    let mut scene = Scene::set("delete", &["alice", "bob"]).await;
+    let mut scene = Scene::set("delete", &["alice", "bob", "carol"]).await;
     let policy = |name: &str, policy: &str| json!({"username": name, "database": {"schema": name}, "deletionPolicy": policy});
+    // Rooms that carol makes are the leaver's alone.
+    let without_carol = json!({"rooms": {"creatorPattern": "^@(alice|bob):"}});
+    let mut ender = policy("ender", "Deactivate");
+    merge(&mut ender, without_carol.clone());
     scene
         .bots(&[
-            ("AuditBot", "auditbot", json!({})),
+            ("AuditBot", "auditbot", without_carol),
             ("AuditBot", "leaver", policy("leaver", "LeaveRooms")),
-            ("AdminBot", "ender", policy("ender", "Deactivate")),
+            ("AdminBot", "ender", ender),
         ])
         .await;
     let bots = ["auditbot", "leaver", "ender"];
@@ -29,7 +33,7 @@ async fn each_deletion_policy_does_what_it_says_and_a_bot_can_come_back() {
     trail.wait_for_text("first words").await;
 
     retained_bot_leaves_its_account_and_its_point(&mut scene, &room).await;
-    leaver_leaves_the_rooms(&scene, &room).await;
+    leaver_leaves_the_rooms(&mut scene, &room).await;
     ender_is_deactivated(&scene, &room).await;
     the_same_identity_goes_on(&mut scene, &trail, &room).await;
     deletion_waits_for_a_homeserver_that_is_down(&scene).await;
@@ -82,10 +86,23 @@ async fn kept_point(scene: &Scene, base: &str) -> (i64, i64, String) {
     (data["epoch"].parse().unwrap(), data["size"].parse().unwrap(), data["rootHash"].clone())
 }
 
-async fn leaver_leaves_the_rooms(scene: &Scene, room: &str) {
-    println!("-- LeaveRooms");
+async fn leaver_leaves_the_rooms(scene: &mut Scene, room: &str) {
+    println!("-- LeaveRooms, and hands over where nobody else is an admin");
+    let carol = scene.user_id("carol");
+    let theirs = scene.room("carol", &["bob"], &["leaver"], json!({"roomVersion": "11"}));
+    scene.wait_admin(&theirs, "leaver").await;
+    let step_down = json!({"user": "carol", "room": theirs, "target": carol, "level": 50});
+    scene.client.call("setPowerLevel", step_down);
+    let trail = Trail::of(&scene.tenant, &scene.database, "auditbot-leaver", "leaver").await;
     scene.tenant.delete_bot("AuditBot", "leaver").await;
-    assert_eq!(scene.synapse.standing(room, &scene.user_id("leaver")).await.0, "leave");
+    for room in [room, &theirs] {
+        assert_eq!(scene.synapse.standing(room, &scene.user_id("leaver")).await.0, "leave");
+    }
+    assert_eq!(scene.synapse.standing(&theirs, &carol).await, ("join".to_owned(), 100));
+    assert_eq!(scene.synapse.standing(&theirs, &scene.user_id("bob")).await, ("join".to_owned(), 0));
+    let acts = trail.search(&["--room", &theirs, "--action", "bot.act.done", "--limit", "100"]);
+    let last: Vec<_> = acts.iter().take(2).map(|act| act["text"].clone()).collect();
+    assert_eq!(last, ["leave", "hand_over"], "{acts:#?}");
     let account = scene.account(&scene.user_id("leaver")).await.unwrap();
     assert_eq!((&account["deactivated"], &account["locked"]), (&json!(false), &json!(false)));
     assert!(kept_point(scene, "auditbot-leaver").await.1 > 0);

@@ -160,3 +160,42 @@ async fn what_cannot_be_noted_now_is_noted_later() {
     assert_eq!(noted(&bot)[&room].state, RoomState::Blocked);
     bot.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_visit_that_ends_with_the_process_is_noted() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    let selection = RoomSelection { notice: Some("recorded".to_owned()), ..RoomSelection::default() };
+    let control = Control { selection, paused: false };
+    let posted = || homeserver.world().rooms[&room].messages.len();
+    homeserver.set_latency(Duration::from_millis(50));
+    let bot = start(&homeserver, "auditbot", control.clone());
+    while posted() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // It still looks at what came of it.
+    let (user, log) = (bot.user.clone(), bot.log.clone());
+    bot.stop().await;
+    let greeted = log.rooms().iter().map(|note| note.is_greeted).collect::<Vec<_>>();
+    assert_eq!(greeted, [true], "of {user}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_in_a_listing_makes_no_room_new() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    let selection = RoomSelection { notice: Some("recorded".to_owned()), ..RoomSelection::default() };
+    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
+    bot.covered(1, 10).await;
+    let posted = || homeserver.world().rooms[&room].messages.len();
+    for _ in 0..2 {
+        homeserver.world().unlisted.insert(room.clone());
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        homeserver.world().unlisted.clear();
+        tokio::time::sleep(Duration::from_secs(20)).await;
+    }
+    assert_eq!((posted(), noted(&bot).len()), (1, 1));
+    bot.stop().await;
+}

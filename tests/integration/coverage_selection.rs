@@ -7,12 +7,18 @@ use ems_bots::{
         Control, Hint,
         planner::{FUNCTIONAL_MEMBERS, StepKind},
     },
-    domain::selection::{Leave, RoomSelection},
-    homeserver::mock::RoomKind,
+    domain::{
+        RoomId, UserId,
+        selection::{Leave, RoomSelection},
+    },
+    homeserver::{
+        Account, HomeserverError,
+        mock::{MockHomeserver, RoomKind},
+    },
 };
 use serde_json::json;
 
-use crate::coverage_stage::{direct_chat, server, start, user};
+use crate::coverage_stage::{Bot, direct_chat, server, start, user};
 
 #[tokio::test(start_paused = true)]
 async fn both_bots_say_in_a_direct_chat_that_they_are_services() {
@@ -119,7 +125,7 @@ async fn a_bot_that_is_removed_hands_over_leaves_and_stays_away() {
         bot.covered(2, 10).await;
         homeserver.force_membership(&lonely, &alice, "leave");
         let before = bot.log.kinds().len();
-        bot.control.send_modify(|control| control.selection.leave = Leave::Everything);
+        bot.control.send_modify(|control| control.selection.leave = Leave::Everything { patient: false });
         bot.until("left", 30, |state| state.totals.excluded.get("farewell") == Some(&2)).await;
         for room in [&lonely, &kept] {
             assert_eq!(homeserver.membership(room, &bot.user), "leave", "version {version}");
@@ -136,4 +142,87 @@ async fn a_bot_that_is_removed_hands_over_leaves_and_stays_away() {
         assert_eq!(homeserver.membership(&new, &bot.user), "leave", "version {version}");
         bot.stop().await;
     }
+}
+
+/// A room that only the bot and these people are in, of whom none is an admin.
+async fn without_admin(homeserver: &MockHomeserver, bot: &mut Bot, people: &[UserId]) -> RoomId {
+    let founder = user(homeserver, "founder");
+    let room = homeserver.create_room(&founder, "11", RoomKind::Private);
+    for person in people {
+        homeserver.force_membership(&room, person, "join");
+    }
+    bot.covered(1, 10).await;
+    homeserver.force_membership(&room, &founder, "leave");
+    room
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_inherits_can_use_their_account() {
+    let homeserver = server();
+    let people = ["a-deactivated", "b-locked", "c-bot", "d-bridged", "e-person"];
+    let people = people.map(|name| user(&homeserver, name));
+    {
+        let mut world = homeserver.world();
+        let mut change = |number: usize, change: fn(&mut Account)| {
+            change(&mut world.users.get_mut(people[number].as_str()).unwrap().account);
+        };
+        change(0, |account| account.deactivated = true);
+        change(1, |account| account.locked = true);
+        change(2, |account| account.user_type = Some("bot".to_owned()));
+        change(3, |account| account.appservice = Some("irc".to_owned()));
+    }
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    let room = without_admin(&homeserver, &mut bot, &people).await;
+    bot.control.send_modify(|control| control.selection.leave = Leave::Everything { patient: true });
+    bot.until("left", 30, |state| state.totals.excluded.get("farewell") == Some(&1)).await;
+    let powers: Vec<i64> = people.iter().map(|person| homeserver.power(&room, person)).collect();
+    assert_eq!(powers, [0, 0, 0, 0, 100]);
+    assert_eq!(homeserver.membership(&room, &bot.user), "leave");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_bots_that_are_removed_the_last_one_hands_over() {
+    let homeserver = server();
+    let person = user(&homeserver, "person");
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    let room = without_admin(&homeserver, &mut bot, std::slice::from_ref(&person)).await;
+    let other = user(&homeserver, "adminbot");
+    homeserver.world().users.get_mut(other.as_str()).unwrap().account.user_type = Some("bot".to_owned());
+    homeserver.force_membership(&room, &other, "join");
+    let powers = json!({"users": {bot.user.as_str(): 100, other.as_str(): 100}});
+    homeserver.force_state(&room, &bot.user, "m.room.power_levels", "", powers);
+    bot.control.send_modify(|control| control.selection.leave = Leave::Everything { patient: true });
+    bot.until("looked", 30, |state| state.totals.excluded.get("farewell") == Some(&1)).await;
+    assert_eq!(homeserver.membership(&room, &bot.user), "join", "the other one may be leaving, too");
+    assert_eq!(homeserver.power(&room, &person), 0);
+
+    homeserver.force_membership(&room, &other, "leave");
+    bot.control.send_modify(|control| control.selection.leave = Leave::Everything { patient: false });
+    bot.until("left", 30, |state| state.ignored.is_empty()).await;
+    assert_eq!(homeserver.membership(&room, &bot.user), "leave");
+    assert_eq!(homeserver.power(&room, &person), 100);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_hand_over_keeps_the_bot_in_no_room() {
+    let homeserver = server();
+    let person = user(&homeserver, "person");
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    let room = without_admin(&homeserver, &mut bot, std::slice::from_ref(&person)).await;
+    homeserver.fail_always("put_state", || HomeserverError::Refused {
+        what: "put_state",
+        status: 403,
+        errcode: "M_FORBIDDEN".to_owned(),
+        message: "a module forbids it".to_owned(),
+    });
+    bot.control.send_modify(|control| {
+        control.selection.deny = vec![room.clone()];
+        control.selection.leave = Leave::Excluded;
+    });
+    bot.until("left", 30, |state| state.ignored.is_empty() && state.totals.excluded.len() == 1).await;
+    assert_eq!(homeserver.membership(&room, &bot.user), "leave");
+    assert_eq!(homeserver.power(&room, &person), 0);
+    bot.stop().await;
 }

@@ -60,7 +60,7 @@ impl ActLog for Log {
             return Err(ActLogError("database is gone".into()));
         }
         self.entries.lock().unwrap().push(Entry::Intent(act.clone()));
-        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.recalled) {
+        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.person) {
             self.recalled.lock().unwrap().insert(act.room_id.clone(), person.clone());
         }
         Ok(())

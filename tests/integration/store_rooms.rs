@@ -75,7 +75,7 @@ async fn people_and_machines_ask_where_the_bot_stands() {
     let store = database.writer(1);
     store.open(None).await.unwrap();
     let mut covered = note("room", RoomState::Covered, None);
-    covered.name = Some("Plans\u{1b}[2J".to_owned());
+    covered.name = Some("Plans\u{1b}[2J\u{9b}31m\u{202e}".to_owned());
     let blocked = note("z", RoomState::Blocked, Some("no_effect"));
     let unknown = note("y", RoomState::Blocked, Some("of_a_later_version"));
     store.note_rooms(&[covered, blocked, unknown], &[]).await.unwrap();
@@ -95,6 +95,11 @@ async fn people_and_machines_ask_where_the_bot_stands() {
     assert!(lines[1].starts_with("!room:example.org ") && lines[1].contains("covered"), "{table}");
     assert!(lines[1].contains("2027-01-15 08:00:00  Plans") && !table.contains('\u{1b}'), "{table}");
 
+    let all = String::from_utf8(run(&["rooms", "list", "--output", "json"]).stdout).unwrap();
+    assert!(
+        all.contains("Plans\\u001b[2J\\u009b31m\\u202e") && !all.contains(['\u{9b}', '\u{202e}']),
+        "{all}"
+    );
     let list = run(&["rooms", "list", "--state", "blocked", "--reason", "no_effect", "--output", "json"]);
     let line: Value = serde_json::from_slice(&list.stdout).unwrap();
     let expected = json!({"room_id": "!z:example.org", "name": null, "state": "blocked", "reason": "no_effect",
@@ -110,6 +115,9 @@ async fn people_and_machines_ask_where_the_bot_stands() {
     assert_eq!(exit, Some(0));
     assert!(text.contains("the bot is in the room, as an admin"), "{text}");
     assert!(text.contains("done: make_admin in the name of @alice:example.org"), "{text}");
+    let machine = run(&["rooms", "explain", "!room:example.org", "--output", "json"]);
+    let machine: Value = serde_json::from_slice(&machine.stdout).unwrap();
+    assert_eq!(machine["acts"][0]["act"], "done: make_admin in the name of @alice:example.org", "{machine}");
     let (_, text, _) = explained("!z:example.org");
     assert!(text.contains("nothing changed: look for something that undoes it"), "{text}");
     assert!(text.contains("none is recorded"), "{text}");

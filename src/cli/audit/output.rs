@@ -1,16 +1,13 @@
 //! Records for people and for machines. What was recorded is hostile: it must not control the
 //! reader's terminal.
 
-use std::{
-    fmt::Write as _,
-    io::{self, Write},
-};
+use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::{
-    cli::terminal::{Format, is_unsafe, printable},
+    cli::terminal::{self, Format, printable},
     domain::{
         filter::StoredRecord,
         record::{Actor, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust},
@@ -129,14 +126,14 @@ fn json_line(out: &mut impl Write, record: &StoredRecord) -> io::Result<()> {
             Some(json_content(draft, changes?))
         }
     };
-    let line = serde_json::to_string(&JsonRecord {
+    let record = JsonRecord {
         seq: record.seq,
         epoch: record.epoch,
         recorded_at: record.recorded_at.to_string(),
         occurred_at: record.occurred_at.to_string(),
         content,
-    })?;
-    writeln!(out, "{}", escaped(&line))
+    };
+    terminal::json_line(out, &record)
 }
 
 fn json_content<'a>(draft: &'a RecordDraft, changes: Vec<JsonChange<'a>>) -> JsonContent<'a> {
@@ -157,23 +154,6 @@ fn json_content<'a>(draft: &'a RecordDraft, changes: Vec<JsonChange<'a>>) -> Jso
         undecryptable_reason: draft.undecryptable_reason.as_deref(),
         subjects: &draft.subjects,
     }
-}
-
-/// JSON leaves C1 and the like as they are. They occur within strings only, where an escape means
-/// the same.
-fn escaped(line: &str) -> String {
-    let mut text = String::with_capacity(line.len());
-    for c in line.chars() {
-        if is_unsafe(c) {
-            let mut units = [0; 2];
-            for unit in c.encode_utf16(&mut units) {
-                let _infallible = write!(text, "\\u{unit:04x}");
-            }
-        } else {
-            text.push(c);
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -221,7 +201,7 @@ mod tests {
         for format in [Format::Table, Format::Json] {
             let line = print(format, &hostile());
             let line = line.strip_suffix('\n').unwrap();
-            assert!(!line.chars().any(is_unsafe), "{line:?}");
+            assert!(!line.chars().any(crate::cli::terminal::is_unsafe), "{line:?}");
         }
     }
 

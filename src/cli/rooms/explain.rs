@@ -66,10 +66,7 @@ async fn print(args: &Args) -> anyhow::Result<()> {
     };
     let acts = reader.search(&acts, PageRequest { before_seq: None, limit: ACTS }).await?.items;
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-    match args.output {
-        Format::Table => output::explanation(&mut out, &note, &acts)?,
-        Format::Json => output::line(&mut out, Format::Json, &note)?,
-    }
+    output::explanation(&mut out, args.output, &note, &acts)?;
     out.flush()?;
     Ok(())
 }

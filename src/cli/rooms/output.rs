@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::{
-    cli::terminal::{Format, printable},
+    cli::terminal::{self, Format, printable},
     coverage::planner,
     domain::{
         filter::StoredRecord,
@@ -39,10 +39,7 @@ pub(super) fn line(out: &mut impl Write, format: Format, note: &RoomNote) -> io:
                 &printable(note.name.as_deref().unwrap_or_default(), NAME),
             ],
         ),
-        Format::Json => {
-            serde_json::to_writer(&mut *out, &JsonRoom::from(note))?;
-            writeln!(out)
-        }
+        Format::Json => terminal::json_line(out, &JsonRoom::from(note)),
     }
 }
 
@@ -56,7 +53,19 @@ fn utc(time: jiff::Timestamp) -> String {
 }
 
 /// Everything that is known of one room.
-pub(super) fn explanation(out: &mut impl Write, note: &RoomNote, acts: &[StoredRecord]) -> io::Result<()> {
+pub(super) fn explanation(
+    out: &mut impl Write,
+    format: Format,
+    note: &RoomNote,
+    acts: &[StoredRecord],
+) -> io::Result<()> {
+    match format {
+        Format::Table => text(out, note, acts),
+        Format::Json => terminal::json_line(out, &JsonExplanation::new(note, acts)),
+    }
+}
+
+fn text(out: &mut impl Write, note: &RoomNote, acts: &[StoredRecord]) -> io::Result<()> {
     writeln!(out, "room    {}", printable(note.room_id.as_str(), ROOM))?;
     if let Some(name) = &note.name {
         writeln!(out, "name    {}", printable(name, NAME))?;
@@ -97,6 +106,31 @@ fn meaning(state: RoomState) -> &'static str {
         RoomState::Limited => "the bot is in the room and reads, without an admin's power",
         RoomState::Excluded => "the selection (spec.rooms) leaves the room out; nothing of it is recorded",
         RoomState::Blocked => "the bot cannot be brought into the room",
+    }
+}
+
+#[derive(Serialize)]
+struct JsonExplanation<'a> {
+    #[serde(flatten)]
+    room: JsonRoom<'a>,
+    explanation: Option<&'static str>,
+    acts: Vec<JsonAct>,
+}
+
+#[derive(Serialize)]
+struct JsonAct {
+    occurred_at: jiff::Timestamp,
+    act: String,
+}
+
+impl<'a> JsonExplanation<'a> {
+    fn new(note: &'a RoomNote, acts: &[StoredRecord]) -> Self {
+        let act = |act: &StoredRecord| JsonAct { occurred_at: act.occurred_at, act: words(act) };
+        Self {
+            room: note.into(),
+            explanation: note.reason.as_deref().and_then(planner::explanation),
+            acts: acts.iter().map(act).collect(),
+        }
     }
 }
 

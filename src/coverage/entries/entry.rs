@@ -126,7 +126,8 @@ impl Entry {
     /// Takes over what an earlier process noted.
     pub(super) fn remember(&mut self, note: &RoomNote) {
         self.memory.is_greeted = note.is_greeted;
-        self.memory.was_functional_member = note.was_functional_member;
+        // Who was shown the door is a newcomer, as is another account after the one that wrote the note.
+        self.memory.was_functional_member = note.was_functional_member && self.is_joined;
         self.noted = Some(Noted {
             state: note.state,
             // A code that this version does not know is none, and is written anew.

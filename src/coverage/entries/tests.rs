@@ -19,7 +19,7 @@ fn room(number: u8) -> RoomId {
 fn listing(number: u8, state_events: u64) -> RoomListing {
     RoomListing {
         room_id: room(number),
-        name: None,
+        name: number.is_multiple_of(2).then(|| format!("name {state_events}")),
         creator: None,
         joined_local_members: 1,
         joined_members: 1,
@@ -33,7 +33,8 @@ fn listing(number: u8, state_events: u64) -> RoomListing {
 
 fn visit(state: State, acted: u32, fails: bool) -> Visit {
     let error = fails.then_some(VisitError::Log);
-    Visit { state, memory: Memory::default(), acted, slowest: Duration::ZERO, error }
+    let memory = Memory { is_greeted: acted > 0, was_functional_member: fails, ..Memory::default() };
+    Visit { state, memory, acted, slowest: Duration::ZERO, error }
 }
 
 #[derive(Debug, Clone)]

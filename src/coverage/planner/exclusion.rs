@@ -12,7 +12,7 @@ pub(super) fn excluded(
     selection: &RoomSelection,
     identity: &Identity,
 ) -> Option<Exclusion> {
-    if selection.leave == Leave::Everything {
+    if matches!(selection.leave, Leave::Everything { .. }) {
         return Some(Exclusion::Farewell);
     }
     if let Some(reason) = by_name(&facts.room_id, selection) {
@@ -45,7 +45,8 @@ pub(super) fn excluded(
 /// The reason for which an invitation to a room that the homeserver does not list is refused: such
 /// a room is on another server, and nobody of this one is in it.
 pub fn excluded_unlisted(room: &RoomId, selection: &RoomSelection) -> Option<Exclusion> {
-    let farewell = (selection.leave == Leave::Everything).then_some(Exclusion::Farewell);
+    let leaves = matches!(selection.leave, Leave::Everything { .. });
+    let farewell = leaves.then_some(Exclusion::Farewell);
     farewell.or_else(|| by_name(room, selection)).or(selection.local_only.then_some(Exclusion::RemoteRoom))
 }
 

@@ -25,17 +25,6 @@ pub struct Helpers {
     pub bot_invites: bool,
     /// Is not in the room, and could give power if they were, or lift the bot's ban if there is one.
     pub absent: Option<Absent>,
-    /// Gets the bot's power before it leaves; nobody if there is another admin.
-    pub heir: Option<Heir>,
-}
-
-/// Who becomes an admin in the bot's place.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Heir {
-    /// The member.
-    pub user: String,
-    /// The power levels to write.
-    pub content: Value,
 }
 
 /// Power given by a member who is not named in the power levels.
@@ -75,21 +64,21 @@ pub(super) fn helpers(
         bot_invites: room.membership(identity.bot.as_str()) == Some("join")
             && room.power(identity.bot.as_str()) >= room.level("invite", 0),
         absent: room.absent(),
-        heir: room.heir(),
     }
 }
 
-struct Room<'a> {
-    state: &'a [StateEvent],
-    creators: Vec<&'a str>,
-    levels: &'a Value,
-    identity: &'a Identity,
-    unhelpful: &'a [String],
+/// A room's state, and who is looked for in it.
+pub(super) struct Room<'a> {
+    pub state: &'a [StateEvent],
+    pub creators: Vec<&'a str>,
+    pub levels: &'a Value,
+    pub identity: &'a Identity,
+    pub unhelpful: &'a [String],
 }
 
 impl<'a> Room<'a> {
     /// Everybody has a power, creators of version 12 the highest there is.
-    fn power(&self, user: &str) -> i64 {
+    pub(super) fn power(&self, user: &str) -> i64 {
         if self.creators.contains(&user) {
             return i64::MAX;
         }
@@ -100,7 +89,7 @@ impl<'a> Room<'a> {
         level(self.levels, name).unwrap_or(default)
     }
 
-    fn membership(&self, user: &str) -> Option<&'a str> {
+    pub(super) fn membership(&self, user: &str) -> Option<&'a str> {
         membership(self.state, user)
     }
 
@@ -111,14 +100,18 @@ impl<'a> Room<'a> {
     }
 
     /// Members of all servers.
-    fn members(&self) -> impl Iterator<Item = &'a str> {
+    pub(super) fn members(&self) -> impl Iterator<Item = &'a str> {
         let joined = |event: &&StateEvent| {
             event.event_type == "m.room.member" && event.content["membership"] == "join"
         };
         self.state.iter().filter(joined).map(|event| event.state_key.as_str())
     }
 
-    fn strongest(&self, users: impl Iterator<Item = &'a str>, can: impl Fn(&str) -> bool) -> Option<String> {
+    pub(super) fn strongest(
+        &self,
+        users: impl Iterator<Item = &'a str>,
+        can: impl Fn(&str) -> bool,
+    ) -> Option<String> {
         let usable = users.filter(|user| self.is_usable(user) && can(user));
         let best = usable.max_by(|a, b| self.power(a).cmp(&self.power(b)).then_with(|| b.cmp(a)));
         best.map(ToOwned::to_owned)
@@ -146,22 +139,11 @@ impl<'a> Room<'a> {
     }
 
     /// The power levels with another level of one user.
-    fn with_level(&self, user: &str, level: i64) -> Option<Value> {
+    pub(super) fn with_level(&self, user: &str, level: i64) -> Option<Value> {
         let mut content = self.levels.as_object()?.clone();
         let users = content.entry("users").or_insert_with(|| json!({}));
         users.as_object_mut()?.insert(user.to_owned(), json!(level));
         Some(Value::Object(content))
-    }
-
-    fn heir(&self) -> Option<Heir> {
-        let bot = self.identity.bot.as_str();
-        let may_write = self.power(bot) >= FULL_POWER.max(needed(self.levels, "m.room.power_levels"));
-        let is_admin = |user: &str| user != bot && self.power(user) >= FULL_POWER;
-        if self.membership(bot) != Some("join") || !may_write || self.members().any(is_admin) {
-            return None;
-        }
-        let user = self.strongest(self.members(), |_| true)?;
-        Some(Heir { content: self.with_level(&user, FULL_POWER)?, user })
     }
 
     fn absent(&self) -> Option<Absent> {

@@ -11,6 +11,7 @@ mod helpers;
 mod power;
 mod reasons;
 mod step;
+mod succession;
 #[cfg(test)]
 mod tests;
 
@@ -18,10 +19,11 @@ use serde_json::{Value, json};
 
 pub use self::{
     exclusion::excluded_unlisted,
-    helpers::{Absent, Heir, Helpers, Raise},
+    helpers::{Absent, Helpers, Raise},
     power::{Grant, Power, PowerFacts, content, membership, read_power},
     reasons::{Exclusion, Obstacle, explanation, reason_code},
     step::{Step, StepKind},
+    succession::{Candidate, Heir, Succession, candidate},
 };
 use crate::domain::{
     RoomId, ServerName, UserId,
@@ -99,13 +101,14 @@ pub struct RoomFacts {
     pub in_excluded_space: bool,
     /// Without an event for longer than the selection allows.
     pub is_inactive: bool,
-    /// This process has seen the bot among the functional members; a person who then takes it out
-    /// has their way.
+    /// The bot was seen among the functional members; a person who then takes it out has their way.
     pub was_functional_member: bool,
     /// Set while somebody is in the room, or invited, because the bot needed their power.
     pub recalled: Option<Recalled>,
-    /// The bot joined just now and owes its notice.
+    /// The bot has not said what it is since it joined.
     pub owes_notice: bool,
+    /// Who is an admin after the bot; only looked for where it is about to leave.
+    pub succession: Succession,
     /// The last step and how often it was carried out without changing anything.
     pub repeated: Option<(StepKind, u32)>,
 }
@@ -143,14 +146,15 @@ pub enum Plan {
 
 /// Plans the next step.
 pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -> Plan {
+    let excluded = exclusion::excluded(facts, selection, identity);
     let Power::Known(power) = &facts.power else {
         // Of a room that everybody has left the homeserver shows no state either.
         let is_empty = !facts.has_local_members && facts.membership != Membership::Joined;
         let obstacle = if is_empty { Obstacle::NobodyLocal } else { Obstacle::PowerLevelsMissing };
-        return Plan::Blocked(obstacle);
+        return excluded.map_or(Plan::Blocked(obstacle), Plan::Excluded);
     };
-    let wanted = match exclusion::excluded(facts, selection, identity) {
-        Some(reason) => outside(facts.membership, reason, power, selection),
+    let wanted = match excluded {
+        Some(reason) => outside(facts, reason, selection.leave),
         None => match facts.membership {
             Membership::Banned => lift_ban(facts, power),
             Membership::Invited => join(Vec::new()),
@@ -161,20 +165,31 @@ pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -
     give_up(release(wanted, facts), facts)
 }
 
+/// Whether the bot is to leave a room in which it is an admin as far as these facts tell, so that it matters who is one
+/// after it.
+pub fn leaves(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -> bool {
+    let is_admin = matches!(&facts.power, Power::Known(power) if power.bot >= FULL_POWER);
+    selection.leave != Leave::Nothing
+        && is_admin
+        && facts.membership == Membership::Joined
+        && exclusion::excluded(facts, selection, identity).is_some()
+}
+
 fn join(via: Vec<String>) -> Plan {
     Plan::Step(Step::Join { via })
 }
 
 /// What becomes of a room outside the selection.
-fn outside(membership: Membership, reason: Exclusion, power: &PowerFacts, selection: &RoomSelection) -> Plan {
-    let leaves = selection.leave != Leave::Nothing;
-    match (membership, &power.helpers.heir) {
-        (Membership::Invited, _) => Plan::Step(Step::RefuseInvitation(reason)),
-        (Membership::Joined, Some(Heir { user, content })) if leaves => {
+fn outside(facts: &RoomFacts, reason: Exclusion, leave: Leave) -> Plan {
+    match (facts.membership, leave, &facts.succession) {
+        (Membership::Invited, ..) => Plan::Step(Step::RefuseInvitation(reason)),
+        (Membership::Joined, Leave::Nothing, _)
+        | (Membership::Joined, Leave::Everything { patient: true }, Succession::Bot)
+        | (Membership::Banned | Membership::Outside, ..) => Plan::Excluded(reason),
+        (Membership::Joined, _, Succession::Heir(Heir { user, content })) => {
             Plan::Step(Step::HandOver { user: user.clone(), content: content.clone(), reason })
         }
-        (Membership::Joined, None) if leaves => Plan::Step(Step::Leave(reason)),
-        _ => Plan::Excluded(reason),
+        (Membership::Joined, _, Succession::Settled | Succession::Bot) => Plan::Step(Step::Leave(reason)),
     }
 }
 
@@ -268,7 +283,7 @@ fn settle(facts: &RoomFacts, power: &PowerFacts, selection: &RoomSelection, iden
 fn release(wanted: Plan, facts: &RoomFacts) -> Plan {
     let needs = |user: &str| match &wanted {
         Plan::Step(Step::MakeAdmin { .. } | Step::Unban { .. }) => true,
-        Plan::Step(step @ (Step::Recall { .. } | Step::Return { .. })) => step.recalled() == Some(user),
+        Plan::Step(step @ (Step::Recall { .. } | Step::Return { .. })) => step.person() == Some(user),
         _ => false,
     };
     match &facts.recalled {

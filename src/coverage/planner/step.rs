@@ -178,10 +178,13 @@ impl Step {
         }
     }
 
-    /// Who is brought back or leaves again.
-    pub fn recalled(&self) -> Option<&str> {
+    /// Who is brought back, leaves again, or becomes an admin.
+    pub fn person(&self) -> Option<&str> {
         match self {
-            Self::Recall { user, .. } | Self::Return { user } | Self::Release { user } => Some(user),
+            Self::Recall { user, .. }
+            | Self::Return { user }
+            | Self::Release { user }
+            | Self::HandOver { user, .. } => Some(user),
             _ => None,
         }
     }

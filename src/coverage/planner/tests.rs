@@ -36,6 +36,7 @@ fn private_room() -> RoomFacts {
         was_functional_member: false,
         recalled: None,
         owes_notice: false,
+        succession: Succession::Settled,
         repeated: None,
     }
 }

@@ -329,7 +329,11 @@ impl Work {
     }
 
     async fn finish(&mut self) {
-        let all = async { while self.jobs.join_next().await.is_some() {} };
+        let all = async {
+            while let Some(ended) = self.jobs.join_next_with_id().await {
+                self.ended(ended);
+            }
+        };
         if timeout(GRACE, all).await.is_err() {
             tracing::warn!("ending before every visit to a room has finished");
         }

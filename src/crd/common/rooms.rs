@@ -50,7 +50,8 @@ pub struct RoomsSpec {
     #[x_kube(validation = rules::duration("minimumLastActive"))]
     pub minimum_last_active: Option<String>,
     /// Leave rooms that the bot is in and that are left out from now on. `false`: it stays in them,
-    /// and nothing that happens there is recorded any more.
+    /// and nothing that happens there is recorded any more. Where it is the last admin it makes a member one before it
+    /// leaves.
     #[serde(default)]
     pub leave_excluded: bool,
     /// Text that the bot posts once in each room that it joins, so that people know why it is

@@ -318,7 +318,8 @@ impl Admin for MockAdmin {
 
     async fn rooms(&self) -> Result<RoomList> {
         let act = |world: &mut World| {
-            let rooms: Vec<_> = world.rooms.iter().map(|(id, room)| room.listing(id)).collect();
+            let listed = world.rooms.iter().filter(|(id, _)| !world.unlisted.contains(*id));
+            let rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
             Ok(RoomList { total: rooms.len() as u64, rooms })
         };
         self.act("rooms", "", act).await

@@ -11,7 +11,7 @@ mod room;
 mod user;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -64,6 +64,8 @@ pub struct World {
     pub users: BTreeMap<String, MockUser>,
     /// Rooms.
     pub rooms: BTreeMap<RoomId, MockRoom>,
+    /// Rooms that its listing leaves out.
+    pub unlisted: BTreeSet<RoomId>,
     /// What it shows to who only looks.
     pub inspection: Inspection,
     tokens: BTreeMap<String, Token>,
@@ -90,6 +92,7 @@ impl MockHomeserver {
             admin_api: true,
             users: BTreeMap::new(),
             rooms: BTreeMap::new(),
+            unlisted: BTreeSet::new(),
             inspection: Inspection::default(),
             tokens: BTreeMap::new(),
             invites_of: BTreeMap::new(),
@@ -264,6 +267,7 @@ impl World {
             deactivated: false,
             locked: false,
             user_type: ownership.as_ref().map(|_| "bot".to_owned()),
+            appservice: None,
             display_name,
             ownership,
         };

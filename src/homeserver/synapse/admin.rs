@@ -27,6 +27,8 @@ const ROOMS: &str = "_synapse/admin/v1/rooms";
 const LARGEST_PAGE: u64 = 100_000;
 
 /// Puppet tokens of a process that was killed do not stay valid for ever.
+/// Characters of a room's name that are kept.
+const LONGEST_NAME: usize = 255;
 const PUPPET_LIFETIME_MS: i64 = 24 * 3_600_000;
 
 pub(super) struct SynapseAdmin {
@@ -50,6 +52,7 @@ struct AccountAnswer {
     #[serde(default)]
     locked: bool,
     user_type: Option<String>,
+    appservice_id: Option<String>,
     displayname: Option<String>,
     #[serde(default)]
     external_ids: Vec<ExternalId>,
@@ -64,6 +67,7 @@ impl From<AccountAnswer> for Account {
             deactivated: answer.deactivated,
             locked: answer.locked,
             user_type: answer.user_type,
+            appservice: answer.appservice_id,
             display_name: answer.displayname,
             ownership: answer.external_ids.into_iter().find(ours).map(|id| id.external_id),
         }
@@ -87,11 +91,16 @@ struct RoomRow {
     state_events: u64,
 }
 
+/// A name of 60 kB is none that anybody reads, and no table takes U+0000.
+fn shortened(name: &str) -> String {
+    name.chars().filter(|c| *c != '\0').take(LONGEST_NAME).collect()
+}
+
 impl From<RoomRow> for RoomListing {
     fn from(row: RoomRow) -> Self {
         Self {
             room_id: row.room_id,
-            name: row.name.filter(|name| !name.is_empty()),
+            name: row.name.map(|name| shortened(&name)).filter(|name| !name.is_empty()),
             creator: row.creator.filter(|creator| !creator.is_empty()),
             joined_local_members: row.joined_local_members,
             joined_members: row.joined_members,

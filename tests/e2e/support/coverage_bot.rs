@@ -37,7 +37,7 @@ pub struct Log(pub Mutex<Vec<(Act, Option<ActOutcome>)>>, Mutex<BTreeMap<String,
 impl ActLog for Log {
     async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
         self.0.lock().unwrap().push((act.clone(), None));
-        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.recalled) {
+        if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.person) {
             self.1.lock().unwrap().insert(act.room_id.to_string(), person.clone());
         }
         Ok(())
@@ -101,9 +101,14 @@ pub async fn start(synapse: &Synapse, name: &str) -> Bot {
 }
 
 pub async fn start_with(synapse: &Synapse, name: &str, control: Control) -> Bot {
-    let connection = connection(synapse);
+    let (session, user) = accounts(synapse, name).await;
+    run(synapse, session, user, control)
+}
+
+/// The worker's session and the bot, made as the operator does.
+pub async fn accounts(synapse: &Synapse, name: &str) -> (Session, UserId) {
     let session = register_admin(synapse, &format!("{name}-admin-01234567")).await;
-    let admin = connection.admin(session.clone());
+    let admin = connection(synapse).admin(session.clone());
     admin.set_unlimited(&session.user_id, true).await.unwrap();
     let new = NewAccount {
         localpart: &Localpart::parse(name).unwrap(),
@@ -113,6 +118,13 @@ pub async fn start_with(synapse: &Synapse, name: &str, control: Control) -> Bot 
         ownership: &format!("mark-{name}"),
     };
     let user = admin.create_account(&new).await.unwrap().user_id;
+    (session, user)
+}
+
+/// Starts the loop.
+pub fn run(synapse: &Synapse, session: Session, user: UserId, control: Control) -> Bot {
+    let connection = connection(synapse);
+    let admin = connection.admin(session.clone());
     let identity = Identity { bot: user.clone(), server: ServerName::parse(&*synapse.server_name).unwrap() };
     let log = Arc::new(Log::default());
     let settings = RunnerSettings::default();

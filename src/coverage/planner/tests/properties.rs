@@ -9,8 +9,8 @@ fn any_grant() -> impl Strategy<Value = Grant> {
 }
 
 fn any_helpers() -> impl Strategy<Value = Helpers> {
-    (any::<[bool; 7]>(), 1_i64..=100).prop_map(
-        |([unban, raise, invite, bot_invites, absent, is_invited, heir], level)| {
+    (any::<[bool; 6]>(), 1_i64..=100).prop_map(
+        |([unban, raise, invite, bot_invites, absent, is_invited], level)| {
             let somebody = |is: bool, name: &str| is.then(|| format!("@{name}:here.org"));
             Helpers {
                 unban: somebody(unban, "alice"),
@@ -18,7 +18,6 @@ fn any_helpers() -> impl Strategy<Value = Helpers> {
                 invite: somebody(invite, "carol"),
                 bot_invites,
                 absent: somebody(absent, "dave").map(|user| Absent { user, level, is_invited }),
-                heir: somebody(heir, "erin").map(|user| Heir { user, content: json!({}) }),
             }
         },
     )
@@ -43,9 +42,14 @@ fn any_facts() -> impl Strategy<Value = RoomFacts> {
         Just(Some("@eve:there.org".to_owned()))
     ];
     let direct = prop_oneof![Just(None), Just(direct(&["@alice:here.org", "@bob:here.org"]))];
-    (membership, creator, direct, any_power(), any::<[bool; 5]>()).prop_map(
-        |(membership, creator, direct, power, [is_public, has_local_members, space, inactive, owes])| {
+    let heir = Heir { user: "@erin:here.org".to_owned(), content: json!({}) };
+    let succession =
+        prop_oneof![Just(Succession::Settled), Just(Succession::Bot), Just(Succession::Heir(heir))];
+    (membership, creator, direct, any_power(), any::<[bool; 5]>(), succession).prop_map(
+        |(membership, creator, direct, power, bools, succession)| {
+            let [is_public, has_local_members, space, inactive, owes] = bools;
             RoomFacts {
+                succession,
                 membership,
                 creator,
                 direct,
@@ -62,7 +66,11 @@ fn any_facts() -> impl Strategy<Value = RoomFacts> {
 }
 
 fn any_selection() -> impl Strategy<Value = RoomSelection> {
-    let leave = prop_oneof![Just(Leave::Nothing), Just(Leave::Excluded), Just(Leave::Everything)];
+    let leave = prop_oneof![
+        Just(Leave::Nothing),
+        Just(Leave::Excluded),
+        any::<bool>().prop_map(|patient| Leave::Everything { patient }),
+    ];
     (any::<[bool; 6]>(), leave).prop_map(|([direct, local, deny, only, pattern, notice], leave)| {
         let room = private_room().room_id;
         RoomSelection {
@@ -120,7 +128,7 @@ fn carry_out(facts: &mut RoomFacts, step: &Step) {
             facts.direct.as_mut().unwrap().functional_members = Some(content.clone());
         }
         Step::PostNotice(_) => facts.owes_notice = false,
-        Step::HandOver { .. } => helpers.heir = None,
+        Step::HandOver { .. } => facts.succession = Succession::Settled,
     }
 }
 
@@ -146,7 +154,12 @@ proptest! {
             prop_assert!(steps.len() <= 10, "{:?}", steps);
         }
         prop_assert!(!facts.recalled.as_ref().is_some_and(Recalled::is_there));
-        prop_assert!(selection.leave != Leave::Everything || facts.power == Power::Missing || facts.membership != Membership::Joined);
+        let must_be_gone = match selection.leave {
+            Leave::Everything { patient } => !patient || facts.succession != Succession::Bot,
+            Leave::Nothing | Leave::Excluded => false,
+        };
+        let is_gone = facts.power == Power::Missing || facts.membership != Membership::Joined;
+        prop_assert!(!must_be_gone || is_gone);
         let settled = plan(&facts, &selection, &identity());
         prop_assert_eq!(settled, plan(&facts, &selection, &identity()));
     }

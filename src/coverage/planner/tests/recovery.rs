@@ -55,6 +55,10 @@ impl Room {
                 .recalled
                 .as_ref()
                 .map(|user| Recalled { user: user.clone(), membership: self.membership(user) }),
+            succession: match candidate(&self.state, &identity(), &[]) {
+                Some(Candidate::Heir(heir)) => Succession::Heir(heir),
+                Some(Candidate::Admin(_)) | None => Succession::Settled,
+            },
             ..private_room()
         }
     }
@@ -310,7 +314,7 @@ fn a_public_room_needs_no_invitation() {
 
 #[test]
 fn the_last_admin_makes_another_one_before_it_leaves() {
-    let selection = RoomSelection { leave: Leave::Everything, ..RoomSelection::default() };
+    let selection = RoomSelection { leave: Leave::Everything { patient: false }, ..RoomSelection::default() };
     let steps = |room: &mut Room| {
         let mut steps = Vec::new();
         while let Plan::Step(step) = plan(&room.facts(), &selection, &identity()) {
