@@ -7,7 +7,7 @@ SHELL := /bin/bash
 export EMS_BOTS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ems-bots
 export CARGO_TARGET_DIR ?= $(EMS_BOTS_CACHE)/target
 
-.PHONY: help demo down check test fmt build generate generated-check bench bench-capture
+.PHONY: help demo down check test fmt build generate generated-check bench bench-capture bench-coverage
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,3 +41,6 @@ bench: ## The figures of docs/performance.md
 
 bench-capture: ## Its figures of capture: how much, how fast, and what it costs
 	@dev/run bench-capture
+
+bench-coverage: ## Its figures of coverage: how fast the bot is in all rooms, and what it costs to stay there
+	@dev/run bench-coverage

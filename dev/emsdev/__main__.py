@@ -127,13 +127,14 @@ def _add_project(commands: Commands) -> None:
         commands, "bench", "the figures of docs/performance.md", lambda arguments: bench.run(arguments.idle_seconds)
     )
     figures.add_argument("--idle-seconds", type=int, default=600)
-    capture = command(
-        commands,
-        "bench-capture",
-        "the figures of capture in docs/performance.md",
-        lambda arguments: checks.figures(arguments.filters),
-    )
-    capture.add_argument("filters", nargs="*", metavar="NAME", help="a part of a figure's name (default: all of them)")
+    for part in ("capture", "coverage"):
+        some = command(
+            commands,
+            f"bench-{part}",
+            f"the figures of {part} in docs/performance.md",
+            lambda arguments, part=part: checks.figures(part, arguments.filters),
+        )
+        some.add_argument("filters", nargs="*", metavar="NAME", help="a part of a figure's name (default: all of them)")
     fuzzing = command(
         commands,
         "fuzz",

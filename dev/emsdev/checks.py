@@ -120,9 +120,9 @@ def end_to_end(filters: Sequence[str] = ()) -> None:
     run("tests/e2e, one at a time", "--nocapture", "--test-threads", "1", *_ALONE)
 
 
-def figures(filters: Sequence[str] = ()) -> None:
-    """The figures of capture: one worker as a process of this machine, with a Synapse and a Postgres; no cluster. The
-    worker is that of the release profile, unless EMS_TEST_BINARY names another."""
+def figures(part: str, filters: Sequence[str] = ()) -> None:
+    """The figures of capture, or of coverage: one worker as a process of this machine, with a Synapse and a Postgres;
+    no cluster. The worker is that of the release profile, unless EMS_TEST_BINARY names another."""
     prepare.everything()
     postgres.up()
     binary = os.environ.get("EMS_TEST_BINARY")
@@ -132,7 +132,7 @@ def figures(filters: Sequence[str] = ()) -> None:
         product.cargo("release build", "build", "--locked", "--quiet", "--release", "--bin", "ems-bots", env=plain)
         binary = str(product.binary().parent.parent / "release" / "ems-bots")
     environment = {"EMS_TEST_BINARY": binary, **postgres.test_environment()}
-    names = [f"figures::{name}" for name in filters] or ["figures::"]
+    names = [f"figures::{part}::{name}" for name in filters] or [f"figures::{part}::"]
     options = ("--ignored", "--nocapture", "--test-threads", "1", *names)
     product.cargo("figures", "test", "--locked", "--test", "e2e", "--", *options, env=environment, timeout=7200)
 

@@ -38,6 +38,8 @@ pub struct LocalWorker {
     process: Option<Child>,
     /// Where it finds its homeserver, if not directly.
     way: Option<String>,
+    /// It looks as often as in production at what nobody tells it of, and not every two seconds.
+    pub at_ease: bool,
 }
 
 fn write(folder: &TempDir, name: &str, text: &str) {
@@ -88,6 +90,7 @@ impl LocalWorker {
             owner,
             process: None,
             way: None,
+            at_ease: false,
         };
         worker.instruct(synapse, &json!({}), &json!({}));
         worker
@@ -133,8 +136,8 @@ impl LocalWorker {
             .arg(self.data())
             .arg("--local")
             .arg(self.folder.path().join("bot.yaml"))
-            .args(["--listen", &format!("127.0.0.1:{}", self.listen), "--examine-seconds", "2"])
-            .args(["--survey-seconds", "2"])
+            .args(["--listen", &format!("127.0.0.1:{}", self.listen)])
+            .args(if self.at_ease { &[][..] } else { &["--examine-seconds", "2", "--survey-seconds", "2"] })
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()

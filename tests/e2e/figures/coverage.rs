@@ -1,0 +1,297 @@
+//! Figures of coverage, beside what the same homeserver does for a loop that only makes the bot an admin and joins.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fs,
+    sync::{Arc, Mutex},
+    time::{Duration, Instant},
+};
+
+use ems_bots::coverage::Control;
+use futures::{StreamExt as _, stream};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{LONG, percentiles, rate, size};
+use crate::support::{
+    Database, LocalWorker, Synapse, coverage_bot, eventually, init, proxy::Proxy, services::urlencode, unique,
+};
+
+/// So many requests at a time for whoever only does what must be done.
+const AT_ONCE: usize = 8;
+
+/// One connection pool, and one account.
+#[derive(Clone)]
+struct Caller {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Caller {
+    fn new(synapse: &Synapse, token: &str) -> Self {
+        init();
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Self { http, url: synapse.host_url.clone(), token: token.to_owned() }
+    }
+
+    async fn post(&self, path: &str, body: &Value) -> Value {
+        let request = self.http.post(format!("{}{path}", self.url)).bearer_auth(&self.token).json(body);
+        let answer = request.send().await.expect("the homeserver answers");
+        assert!(answer.status().is_success(), "{path}: {}", answer.status());
+        answer.json().await.unwrap()
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
+        request.send().await.expect("the homeserver answers").json().await.unwrap()
+    }
+
+    async fn create_room(&self, name: &str) -> String {
+        let body = json!({"preset": "private_chat", "name": name});
+        self.post("/_matrix/client/v3/createRoom", &body).await["room_id"].as_str().unwrap().to_owned()
+    }
+
+    async fn create_rooms(&self, count: usize) -> Vec<String> {
+        let made = |number: usize| async move { self.create_room(&format!("room {number}")).await };
+        stream::iter(0..count).map(made).buffer_unordered(AT_ONCE).collect().await
+    }
+}
+
+/// The least that can be done: the bare limit of the homeserver.
+async fn bare_loop(synapse: &Synapse, name: &str, rooms: &[String]) -> Duration {
+    let bot = synapse.register(name);
+    let (admin, own) =
+        (Caller::new(synapse, &synapse.admin_token()), Caller::new(synapse, &bot.access_token));
+    let (admin, own, bot) = (&admin, &own, &bot);
+    let started = Instant::now();
+    let visit = |room: &String| {
+        let room = urlencode(room);
+        async move {
+            let path = format!("/_synapse/admin/v1/rooms/{room}/make_room_admin");
+            admin.post(&path, &json!({"user_id": bot.user_id})).await;
+            own.post(&format!("/_matrix/client/v3/join/{room}"), &json!({})).await;
+        }
+    };
+    stream::iter(rooms).map(visit).buffer_unordered(AT_ONCE).collect::<Vec<()>>().await;
+    started.elapsed()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure: make bench-coverage"]
+async fn existing_rooms() {
+    let count = size("EMS_BENCH_ROOMS", 1_000);
+    let synapse = Synapse::up_with(&unique("existing"), &["--limits", "off"], None);
+    let person = synapse.register("person");
+    let rooms = Caller::new(&synapse, &person.access_token).create_rooms(count).await;
+    let bare = |name: &'static str| bare_loop(&synapse, name, &rooms);
+    let before = bare("bare0").await;
+    let (session, user) = coverage_bot::accounts(&synapse, "bot").await;
+    let started = Instant::now();
+    let mut bot = coverage_bot::run(&synapse, session.clone(), user.clone(), Control::default());
+    bot.covered(count, LONG.as_secs()).await;
+    let ours = started.elapsed();
+    let mut acts: BTreeMap<&str, usize> = BTreeMap::new();
+    for (act, _) in bot.log.0.lock().unwrap().iter() {
+        *acts.entry(act.kind.as_str()).or_default() += 1;
+    }
+    bot.stop().await;
+    let after = bare("bare1").await;
+    let limit = f64::midpoint(rate(count, before), rate(count, after));
+    println!(
+        "== {count} rooms: {:.1} rooms/s ({ours:.1?}, {acts:?}); bare loop before {:.1}, after {:.1}; ratio {:.2}",
+        rate(count, ours),
+        rate(count, before),
+        rate(count, after),
+        rate(count, ours) / limit
+    );
+    let started = Instant::now();
+    let mut again = coverage_bot::run(&synapse, session, user, Control::default());
+    again.covered(count, LONG.as_secs()).await;
+    let time = started.elapsed();
+    let acts = again.log.0.lock().unwrap().len();
+    println!("== the same once more, by a process that knows nothing: {time:.1?}, {acts} acts");
+    again.stop().await;
+}
+
+/// When the person saw the bot as a joined admin, by room.
+type Seen = Arc<Mutex<HashMap<String, Instant>>>;
+
+/// Follows a person's sync, as their client does.
+async fn watch(caller: Caller, bot: String, seen: Seen, end: CancellationToken) {
+    let filter = json!({"presence": {"limit": 0}, "account_data": {"limit": 0}, "room": {"ephemeral": {"limit": 0},
+        "timeline": {"limit": 50, "types": ["m.room.member", "m.room.power_levels"]}}});
+    let filter = urlencode(&filter.to_string());
+    let mut since = String::new();
+    // Both have to be seen: membership and power.
+    let mut parts: HashMap<String, (bool, bool)> = HashMap::new();
+    loop {
+        let path = format!("/_matrix/client/v3/sync?timeout=10000&filter={filter}{since}");
+        let Some(answer) = end.run_until_cancelled(caller.get(&path)).await else { return };
+        let now = Instant::now();
+        since = format!("&since={}", urlencode(answer["next_batch"].as_str().unwrap()));
+        for (room, news) in answer["rooms"]["join"].as_object().into_iter().flatten() {
+            let events = [&news["state"]["events"], &news["timeline"]["events"]];
+            for event in events.into_iter().filter_map(Value::as_array).flatten() {
+                let part = parts.entry(room.clone()).or_default();
+                part.0 |= event["state_key"] == bot.as_str() && event["content"]["membership"] == "join";
+                part.1 |= event["content"]["users"][&bot] == 100;
+            }
+            if parts.get(room) == Some(&(true, true)) {
+                seen.lock().unwrap().entry(room.clone()).or_insert(now);
+            }
+        }
+    }
+}
+
+/// Seconds of processor time that this homeserver has used.
+fn processor_seconds(synapse: &Synapse) -> f64 {
+    let config = format!("/{}/homeserver.yaml", synapse.name);
+    let mut ticks = 0.0;
+    for entry in fs::read_dir("/proc").unwrap().flatten() {
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        if !String::from_utf8_lossy(&command).contains(&config) {
+            continue;
+        }
+        let stat = fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        // The name of the program, in parentheses, may contain blanks; after it, user and system time are the 12th
+        // and 13th field (proc(5)).
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace();
+        ticks += fields.skip(11).take(2).map(|field| field.parse::<f64>().unwrap()).sum::<f64>();
+    }
+    assert!(ticks > 0.0, "the process of {config} was not found");
+    ticks / 100.0
+}
+
+struct Tenant {
+    synapse: Synapse,
+    worker: LocalWorker,
+    proxy: Proxy,
+}
+
+impl Tenant {
+    /// An Admin Bot in so many rooms, with the pace of production.
+    async fn with_rooms(prefix: &str, count: usize, has_module: bool) -> Self {
+        let name = unique(prefix);
+        let bot = json!({"userId": format!("@adminbot:{name}.internal")});
+        let module = json!({"module": "synapse_ems_bots.module.EmsBots", "config": {"bots": [bot]}});
+        let extra = json!({"modules": if has_module { vec![module] } else { vec![] }}).to_string();
+        let synapse = Synapse::up_with(&name, &["--limits", "off", "--extra", "-"], Some(&extra));
+        assert_eq!(synapse.user_id("adminbot"), bot["userId"].as_str().unwrap());
+        let database = Database::tenant(&unique(prefix).replace('-', "_"));
+        let owner = synapse.register("owner");
+        let proxy = Proxy::open(reqwest::Url::parse(&synapse.host_url).unwrap().port().unwrap()).await;
+        let mut worker = LocalWorker::prepare("adminbot", &synapse, &database).await;
+        worker.at_ease = true;
+        worker.go_through(proxy.port, database.secret["port"].as_str().unwrap_or("5432").parse().unwrap());
+        Caller::new(&synapse, &owner.access_token).create_rooms(count).await;
+        let mut tenant = Self { synapse, worker, proxy };
+        let started = Instant::now();
+        tenant.worker.start(&tenant.synapse);
+        tenant.worker.wait_ready().await;
+        tenant.is_in(count).await;
+        println!("   in {count} rooms after {:.0?}; {}", started.elapsed(), tenant.worker.memory("VmRSS"));
+        tenant
+    }
+
+    /// Waits until the bot says that it covers so many rooms.
+    async fn is_in(&self, count: usize) {
+        let wanted = format!("ems_bots_worker_rooms{{state=\"covered\"}} {count}");
+        eventually(&format!("{count} rooms to be covered"), LONG, || async {
+            let (_, metrics) = self.worker.get("/metrics").await;
+            if metrics.lines().any(|line| line == wanted) {
+                Ok(())
+            } else {
+                Err(metrics.lines().filter(|line| line.starts_with("ems_bots_worker_rooms{")).collect())
+            }
+        })
+        .await;
+    }
+}
+
+/// Rooms made at two a second while there are many: from the answer to whoever made it until they see the bot in it.
+async fn new_rooms(has_module: bool) {
+    let (existing, new) = (size("EMS_BENCH_MANY_ROOMS", 2_000), size("EMS_BENCH_NEW_ROOMS", 200));
+    let prefix = if has_module { "invited" } else { "polled" };
+    let tenant = Tenant::with_rooms(prefix, existing, has_module).await;
+    let person = tenant.synapse.register("newcomer");
+    let caller = Caller::new(&tenant.synapse, &person.access_token);
+    let (seen, end) = (Seen::default(), CancellationToken::new());
+    let watching =
+        tokio::spawn(watch(caller.clone(), tenant.synapse.user_id("adminbot"), seen.clone(), end.clone()));
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    let mut creations = Vec::new();
+    for number in 0..new {
+        tick.tick().await;
+        let caller = caller.clone();
+        creations.push(tokio::spawn(async move {
+            let asked = Instant::now();
+            let room = caller.create_room(&format!("new {number}")).await;
+            (room, asked, Instant::now())
+        }));
+    }
+    let mut made = Vec::new();
+    for creation in creations {
+        made.push(creation.await.unwrap());
+    }
+    eventually("the bot in all new rooms", Duration::from_mins(2), || async {
+        let there = seen.lock().unwrap().len();
+        if there == new { Ok(()) } else { Err(format!("{there} of {new}")) }
+    })
+    .await;
+    end.cancel();
+    watching.await.unwrap();
+    let seen = seen.lock().unwrap().clone();
+    let creating = made.iter().map(|(_, asked, answered)| *answered - *asked).collect();
+    // Seen before the answer was read: at once.
+    let waiting =
+        made.iter().map(|(room, _, answered)| seen[room].saturating_duration_since(*answered)).collect();
+    println!(
+        "== {new} rooms at 2/s beside {existing}, {}: bot seen as admin after {}; createRoom itself took {}",
+        if has_module { "module" } else { "polling" },
+        percentiles(waiting),
+        percentiles(creating)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure: make bench-coverage"]
+async fn new_rooms_by_polling() {
+    new_rooms(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure: make bench-coverage"]
+async fn new_rooms_with_the_module() {
+    new_rooms(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure: make bench-coverage"]
+async fn at_rest() {
+    let (existing, minutes) = (size("EMS_BENCH_MANY_ROOMS", 2_000), size("EMS_BENCH_MINUTES", 5));
+    let mut tenant = Tenant::with_rooms("rest", existing, false).await;
+    let window = Duration::from_mins(minutes as u64);
+    let settle = Duration::from_mins(1);
+    let measure = async |tenant: &Tenant| {
+        tokio::time::sleep(settle).await;
+        let (requests, used) = (tenant.proxy.requests(), processor_seconds(&tenant.synapse));
+        tokio::time::sleep(window).await;
+        let used = processor_seconds(&tenant.synapse) - used;
+        let mut new = tenant.proxy.requests();
+        for (purpose, count) in &mut new {
+            *count -= requests.get(purpose).copied().unwrap_or_default();
+        }
+        (new, used / window.as_secs_f64() * 100.0)
+    };
+    let (requests, busy) = measure(&tenant).await;
+    let memory = tenant.worker.memory("VmRSS");
+    tenant.worker.stop().await;
+    let (none, idle) = measure(&tenant).await;
+    assert_eq!(none.values().sum::<u64>(), 0, "nobody else goes that way: {none:?}");
+    let per_minute = requests.values().sum::<u64>() / minutes as u64;
+    println!(
+        "== {existing} rooms at rest for {minutes} minutes: {per_minute} requests a minute {requests:?}; Synapse uses \
+         {busy:.1} % of a processor, {idle:.1} % without the worker; {memory}"
+    );
+}
