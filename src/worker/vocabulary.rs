@@ -70,7 +70,7 @@ pub const LOOKS: &[Row] = &[
     Row::new(&["a session is there when recording begins"], access("session.found")),
     Row::new(&["a login: a session is new"], access("session.started")),
     Row::new(
-        &["a session is used from another place or with another client"],
+        &["a session is used from a place or with a client that is none of its last eight"],
         access("session.address_changed"),
     ),
     Row::new(&["a session is renamed"], access("session.renamed")),
