@@ -1,13 +1,11 @@
 //! What the subcommands share that read a bot's database.
 
-use std::{
-    io::{ErrorKind, Write as _},
-    process::ExitCode,
-};
+use std::{io::Write as _, process::ExitCode};
 
 use anyhow::Context as _;
 use secrecy::SecretString;
 
+use super::terminal;
 use crate::store::{
     StoreError,
     pg::{Endpoint, PgReader, SchemaName},
@@ -39,7 +37,7 @@ pub(super) fn settled(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
     match outcome {
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Whoever reads has had enough (`| head`).
-        Err(error) if is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
+        Err(error) if terminal::is_closed_pipe(&error) => Ok(ExitCode::SUCCESS),
         Err(error) => match error.downcast_ref::<StoreError>() {
             Some(store) => {
                 let refused = matches!(store, StoreError::Login(_) | StoreError::SchemaTooNew { .. });
@@ -50,10 +48,6 @@ pub(super) fn settled(outcome: anyhow::Result<()>) -> anyhow::Result<ExitCode> {
             None => Err(error),
         },
     }
-}
-
-fn is_closed_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
 /// What to do about it, where the error itself does not say.

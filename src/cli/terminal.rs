@@ -62,3 +62,8 @@ fn escaped(line: &str) -> String {
     }
     text
 }
+
+/// Whether whoever reads has had enough (`| head`).
+pub(super) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}

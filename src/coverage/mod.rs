@@ -15,6 +15,7 @@ mod memory;
 mod pace;
 mod perform;
 pub mod planner;
+pub mod preview;
 mod puppet;
 pub mod runner;
 mod schedule;

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
     core::v1::{ConfigMap, Pod, Secret},
 };
 use kube::api::DeleteParams;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Scene, Trail, eventually, services::dev, tenant::merge};
 
@@ -94,6 +94,12 @@ async fn leaver_leaves_the_rooms(scene: &mut Scene, room: &str) {
     let step_down = json!({"user": "carol", "room": theirs, "target": carol, "level": 50});
     scene.client.call("setPowerLevel", step_down);
     let trail = Trail::of(&scene.tenant, &scene.database, "auditbot-leaver", "leaver").await;
+    let preview =
+        ["exec", "auditbot-leaver-worker-0", "--", "/usr/local/bin/ems-bots", "rooms", "preview-removal"];
+    let (done, said) = scene.tenant.kubectl(&[&preview[..], &["--output", "json", "--hand-overs"]].concat());
+    let line: Value = said.lines().find_map(|line| serde_json::from_str(line).ok()).unwrap_or_default();
+    assert!(done && line["room_id"] == theirs.as_str() && line["heir"] == carol.as_str(), "{said}");
+    assert_eq!(scene.synapse.standing(&theirs, &carol).await.1, 50, "nothing was changed");
     scene.tenant.delete_bot("AuditBot", "leaver").await;
     for room in [room, &theirs] {
         assert_eq!(scene.synapse.standing(room, &scene.user_id("leaver")).await.0, "leave");

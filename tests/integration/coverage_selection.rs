@@ -5,20 +5,21 @@ use std::time::Duration;
 use ems_bots::{
     coverage::{
         Control, Hint,
-        planner::{FUNCTIONAL_MEMBERS, StepKind},
+        planner::{FUNCTIONAL_MEMBERS, Identity, StepKind},
+        preview::{Removal, of_removal},
     },
     domain::{
-        RoomId, UserId,
+        RoomId, ServerName, UserId,
         selection::{Leave, RoomSelection},
     },
     homeserver::{
-        Account, HomeserverError,
+        Account, Connect as _, HomeserverError,
         mock::{MockHomeserver, RoomKind},
     },
 };
 use serde_json::json;
 
-use crate::coverage_stage::{Bot, direct_chat, server, start, user};
+use crate::coverage_stage::{Bot, direct_chat, localpart, server, start, user};
 
 #[tokio::test(start_paused = true)]
 async fn both_bots_say_in_a_direct_chat_that_they_are_services() {
@@ -156,6 +157,18 @@ async fn without_admin(homeserver: &MockHomeserver, bot: &mut Bot, people: &[Use
     room
 }
 
+/// What the removal would do, which changes nothing.
+async fn previewed(homeserver: &MockHomeserver, bot: &Bot) -> Vec<Removal> {
+    let admin = homeserver.admin(homeserver.add_user(&localpart("asking-admin"), true));
+    let identity = Identity { bot: bot.user.clone(), server: ServerName::parse("here.org").unwrap() };
+    let (mut found, acts) = (Vec::new(), bot.log.entries().len());
+    for room in admin.rooms().await.unwrap().rooms {
+        found.push(of_removal(&*admin, &room, &identity).await.unwrap());
+    }
+    assert_eq!(bot.log.entries().len(), acts);
+    found
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_inherits_can_use_their_account() {
     let homeserver = server();
@@ -173,6 +186,7 @@ async fn who_inherits_can_use_their_account() {
     }
     let mut bot = start(&homeserver, "auditbot", Control::default());
     let room = without_admin(&homeserver, &mut bot, &people).await;
+    assert_eq!(previewed(&homeserver, &bot).await, [Removal::HandsOver(people[4].to_string())]);
     bot.control.send_modify(|control| control.selection.leave = Leave::Everything { patient: true });
     bot.until("left", 30, |state| state.totals.excluded.get("farewell") == Some(&1)).await;
     let powers: Vec<i64> = people.iter().map(|person| homeserver.power(&room, person)).collect();
@@ -195,6 +209,7 @@ async fn of_two_bots_that_are_removed_the_last_one_hands_over() {
     bot.control.send_modify(|control| control.selection.leave = Leave::Everything { patient: true });
     bot.until("looked", 30, |state| state.totals.excluded.get("farewell") == Some(&1)).await;
     assert_eq!(homeserver.membership(&room, &bot.user), "join", "the other one may be leaving, too");
+    assert_eq!(previewed(&homeserver, &bot).await, [Removal::LeavesToBot]);
     assert_eq!(homeserver.power(&room, &person), 0);
 
     homeserver.force_membership(&room, &other, "leave");

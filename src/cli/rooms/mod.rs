@@ -5,6 +5,7 @@ use std::process::ExitCode;
 mod explain;
 mod list;
 mod output;
+mod removal;
 
 /// Arguments of `ems-bots rooms`.
 #[derive(Debug, clap::Args)]
@@ -19,6 +20,8 @@ enum Command {
     Explain(explain::Args),
     /// List every room with its state and reason.
     List(list::Args),
+    /// Say what the removal of the bot would do to each of its rooms; changes nothing.
+    PreviewRemoval(removal::Args),
 }
 
 /// Runs the chosen subcommand.
@@ -26,5 +29,6 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
     match args.command {
         Command::Explain(args) => explain::run(args).await,
         Command::List(args) => list::run(args).await,
+        Command::PreviewRemoval(args) => removal::run(args).await,
     }
 }

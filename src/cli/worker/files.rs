@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Reads them; an error names the file, never what is in it.
-pub(super) struct Files {
+pub(in crate::cli) struct Files {
     folder: PathBuf,
 }
 
@@ -21,7 +21,7 @@ impl Files {
     }
 
     /// A file that must be there. A newline at its end does not count.
-    pub(super) fn text(&self, name: &str) -> anyhow::Result<String> {
+    pub(in crate::cli) fn text(&self, name: &str) -> anyhow::Result<String> {
         text(&self.folder.join(name))
     }
 
@@ -41,7 +41,7 @@ impl Files {
     }
 
     /// The session of the worker's admin account.
-    pub(super) fn admin_session(&self) -> anyhow::Result<Session> {
+    pub(in crate::cli) fn admin_session(&self) -> anyhow::Result<Session> {
         Ok(Session {
             user_id: UserId::parse(self.text("admin/user-id")?)?,
             device_id: None,

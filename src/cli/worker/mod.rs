@@ -1,6 +1,7 @@
 //! `ems-bots worker`: one bot's device and the only writer of its trail.
 
 mod files;
+mod homeserver;
 mod kubernetes;
 mod local;
 mod status;
@@ -14,13 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 use self::files::Files;
+pub(super) use self::homeserver::HomeserverArgs;
 use crate::{
     crd::{AdminBot, AuditBot},
     domain::{BotKind, BotName, Clock, SystemClock, UserId, worker::Instructions},
-    homeserver::{
-        Connect,
-        synapse::{Connection, Settings as SynapseSettings},
-    },
+    homeserver::Connect,
     lifecycle::Lifecycle,
     store::pg::{Endpoint, EndpointParts, PgStore, Role, SchemaName, WriterOptions, role_name},
     telemetry::{Health, LogFilter, init_logging, serve},
@@ -49,18 +48,11 @@ pub struct Args {
     /// Name of the custom resource.
     #[arg(long, env = "EMS_BOT_NAME")]
     name: String,
-    /// URL of the homeserver, admin API included.
-    #[arg(long, env = "EMS_HOMESERVER_URL")]
-    homeserver_url: url::Url,
+    #[command(flatten)]
+    homeserver: HomeserverArgs,
     /// Schema of the trail in the database [default: the kind].
     #[arg(long, env = "EMS_DATABASE_SCHEMA")]
     database_schema: Option<String>,
-    /// HTTP proxy between this pod and the homeserver.
-    #[arg(long, env = "EMS_PROXY_URL")]
-    proxy_url: Option<String>,
-    /// Hosts that are reached without the proxy, separated by commas.
-    #[arg(long, env = "EMS_NO_PROXY")]
-    no_proxy: Option<String>,
     /// S3-compatible service with the bucket for attachments [default: they go into the database].
     #[arg(long, env = "EMS_MEDIA_BUCKET_ENDPOINT", requires = "media_bucket_name")]
     media_bucket_endpoint: Option<String>,
@@ -73,9 +65,6 @@ pub struct Args {
     /// What the names of its objects begin with.
     #[arg(long, env = "EMS_MEDIA_BUCKET_PREFIX")]
     media_bucket_prefix: Option<String>,
-    /// Folder with the mounted Secrets.
-    #[arg(long, env = "EMS_CONFIG_DIR", default_value = "/etc/ems-bots")]
-    config_dir: PathBuf,
     /// The worker's volume.
     #[arg(long, env = "EMS_DATA_DIR", default_value = "/var/lib/ems-bots")]
     data_dir: PathBuf,
@@ -129,7 +118,7 @@ pub async fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn run_for(args: Args, bot: BotName, run_id: String, filter: LogFilter) -> anyhow::Result<ExitCode> {
     let lifecycle = Lifecycle::new();
     let soft = lifecycle.soft();
-    let files = Files::new(&args.config_dir);
+    let files = args.homeserver.files();
     let registry = prometheus::Registry::new();
     let metrics = Metrics::new(&registry, Arc::new(SystemClock))?;
     let health = Health::default();
@@ -216,13 +205,7 @@ async fn terminated() {
 fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) -> anyhow::Result<Worker> {
     let Outside { bot, run_id, metrics, health, instructions, reporter } = outside;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let homeserver_ca = files.optional("homeserver-ca/ca.crt");
-    let mut settings = SynapseSettings::new(args.homeserver_url.clone());
-    settings.ca_pem = homeserver_ca.clone().map(String::into_bytes);
-    settings.proxy = args.proxy_url.clone().map(Into::into);
-    settings.no_proxy.clone_from(&args.no_proxy);
-    settings.clock = clock.clone();
-    let connection = Connection::new(&settings).context("--homeserver-url or its CA cannot be used")?;
+    let connection = args.homeserver.connect(clock.clone())?;
     let admin_session = files.admin_session()?;
     let admin = Arc::from(connection.admin(admin_session.clone()));
     let user = {
@@ -231,10 +214,10 @@ fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) 
     };
     let sessions = Arc::new(Sessions::new(
         session::Settings {
-            homeserver: args.homeserver_url.to_string(),
-            ca: homeserver_ca.map(String::into_bytes),
-            proxy: args.proxy_url.clone().map(Into::into),
-            no_proxy: args.no_proxy.clone(),
+            homeserver: args.homeserver.url.to_string(),
+            ca: args.homeserver.ca(),
+            proxy: args.homeserver.proxy_url.clone().map(Into::into),
+            no_proxy: args.homeserver.no_proxy.clone(),
             user: user.clone(),
             data_dir: args.data_dir.clone(),
             secrets: Secrets {
@@ -242,7 +225,7 @@ fn build(args: &Args, files: &Files, outside: Outside, soft: CancellationToken) 
                 phrase: files.secret("backup-phrase/phrase")?,
                 device_prefix: files.text("account/device-prefix")?,
             },
-            phrase_file: Some(args.config_dir.join("backup-phrase/phrase")),
+            phrase_file: Some(args.homeserver.config_dir.join("backup-phrase/phrase")),
         },
         Arc::clone(&admin),
     ));
