@@ -167,6 +167,8 @@ struct Tenant {
     synapse: Synapse,
     worker: LocalWorker,
     proxy: Proxy,
+    #[expect(dead_code, reason = "the worker's database, which goes with it")]
+    database: Database,
 }
 
 impl Tenant {
@@ -185,7 +187,7 @@ impl Tenant {
         worker.at_ease = true;
         worker.go_through(proxy.port, database.secret["port"].as_str().unwrap_or("5432").parse().unwrap());
         Caller::new(&synapse, &owner.access_token).create_rooms(count).await;
-        let mut tenant = Self { synapse, worker, proxy };
+        let mut tenant = Self { synapse, worker, proxy, database };
         let started = Instant::now();
         tenant.worker.start(&tenant.synapse);
         tenant.worker.wait_ready().await;
