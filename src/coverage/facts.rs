@@ -113,7 +113,7 @@ async fn succession(admin: &dyn Admin, state: &[StateEvent], identity: &Identity
             (Candidate::Admin(_), Some(account)) if account.is_program() => beside_bot = true,
             // Whoever is locked out is so for a while.
             (Candidate::Admin(_), Some(_)) => return Ok(Succession::Settled),
-            (Candidate::Heir(heir), Some(account)) if !account.locked && !account.is_program() => {
+            (Candidate::Heir(heir), Some(account)) if account.is_usable() => {
                 return Ok(Succession::Heir(heir));
             }
             _ => {}

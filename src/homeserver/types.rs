@@ -19,6 +19,8 @@ pub struct Account {
     pub user_type: Option<String>,
     /// Application service that it belongs to, a bridge for example.
     pub appservice: Option<String>,
+    /// Why little can be done with it, if so: `guest`, `suspended` or `shadow_banned`.
+    pub restriction: Option<&'static str>,
     /// Display name.
     pub display_name: Option<String>,
     /// The identifier under the auth provider [`OWNERSHIP_PROVIDER`], by which an account proves
@@ -30,6 +32,11 @@ impl Account {
     /// Whether a program uses it and no person.
     pub fn is_program(&self) -> bool {
         self.user_type.is_some() || self.appservice.is_some()
+    }
+
+    /// Whether a person can use it, without restriction.
+    pub fn is_usable(&self) -> bool {
+        !self.deactivated && !self.locked && !self.is_program() && self.restriction.is_none()
     }
 }
 

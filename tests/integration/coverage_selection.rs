@@ -172,7 +172,7 @@ async fn previewed(homeserver: &MockHomeserver, bot: &Bot) -> Vec<Removal> {
 #[tokio::test(start_paused = true)]
 async fn who_inherits_can_use_their_account() {
     let homeserver = server();
-    let people = ["a-deactivated", "b-locked", "c-bot", "d-bridged", "e-person"];
+    let people = ["a-deactivated", "b-locked", "c-bot", "d-bridged", "e-suspended", "f-person"];
     let people = people.map(|name| user(&homeserver, name));
     {
         let mut world = homeserver.world();
@@ -183,14 +183,15 @@ async fn who_inherits_can_use_their_account() {
         change(1, |account| account.locked = true);
         change(2, |account| account.user_type = Some("bot".to_owned()));
         change(3, |account| account.appservice = Some("irc".to_owned()));
+        change(4, |account| account.restriction = Some("suspended"));
     }
     let mut bot = start(&homeserver, "auditbot", Control::default());
     let room = without_admin(&homeserver, &mut bot, &people).await;
-    assert_eq!(previewed(&homeserver, &bot).await, [Removal::HandsOver(people[4].to_string())]);
+    assert_eq!(previewed(&homeserver, &bot).await, [Removal::HandsOver(people[5].to_string())]);
     bot.control.send_modify(|control| control.selection.leave = Leave::Everything { patient: true });
     bot.until("left", 30, |state| state.totals.excluded.get("farewell") == Some(&1)).await;
     let powers: Vec<i64> = people.iter().map(|person| homeserver.power(&room, person)).collect();
-    assert_eq!(powers, [0, 0, 0, 0, 100]);
+    assert_eq!(powers, [0, 0, 0, 0, 0, 100]);
     assert_eq!(homeserver.membership(&room, &bot.user), "leave");
     bot.stop().await;
 }

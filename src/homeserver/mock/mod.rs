@@ -268,6 +268,7 @@ impl World {
             locked: false,
             user_type: ownership.as_ref().map(|_| "bot".to_owned()),
             appservice: None,
+            restriction: None,
             display_name,
             ownership,
         };

@@ -27,9 +27,9 @@ const ROOMS: &str = "_synapse/admin/v1/rooms";
 const LARGEST_PAGE: u64 = 100_000;
 
 /// Puppet tokens of a process that was killed do not stay valid for ever.
+const PUPPET_LIFETIME_MS: i64 = 24 * 3_600_000;
 /// Characters of a room's name that are kept.
 const LONGEST_NAME: usize = 255;
-const PUPPET_LIFETIME_MS: i64 = 24 * 3_600_000;
 
 pub(super) struct SynapseAdmin {
     pub http: Arc<Http>,
@@ -42,6 +42,7 @@ struct ExternalId {
     external_id: String,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "as the homeserver answers")]
 #[derive(Deserialize)]
 struct AccountAnswer {
     name: UserId,
@@ -53,6 +54,12 @@ struct AccountAnswer {
     locked: bool,
     user_type: Option<String>,
     appservice_id: Option<String>,
+    #[serde(default)]
+    is_guest: bool,
+    #[serde(default)]
+    suspended: bool,
+    #[serde(default)]
+    shadow_banned: bool,
     displayname: Option<String>,
     #[serde(default)]
     external_ids: Vec<ExternalId>,
@@ -61,6 +68,11 @@ struct AccountAnswer {
 impl From<AccountAnswer> for Account {
     fn from(answer: AccountAnswer) -> Self {
         let ours = |id: &ExternalId| id.auth_provider == OWNERSHIP_PROVIDER;
+        let restrictions = [
+            (answer.is_guest, "guest"),
+            (answer.suspended, "suspended"),
+            (answer.shadow_banned, "shadow_banned"),
+        ];
         Self {
             user_id: answer.name,
             admin: answer.admin,
@@ -68,6 +80,7 @@ impl From<AccountAnswer> for Account {
             locked: answer.locked,
             user_type: answer.user_type,
             appservice: answer.appservice_id,
+            restriction: restrictions.into_iter().find(|(is_so, _)| *is_so).map(|(_, what)| what),
             display_name: answer.displayname,
             ownership: answer.external_ids.into_iter().find(ours).map(|id| id.external_id),
         }
