@@ -139,8 +139,8 @@ impl Worker {
             result = self.follow_instructions(&draining, soft) => result,
             stop = first_failure(&mut always, &draining) => Err(stop),
         };
-        // After the last record of a closed trail there is none: its head is what was reported, and kept.
-        if result.is_ok() && !self.board.get().closed {
+        // Also if it was about to close the trail: what waits in the inbox is not to wait for the bot's return.
+        if matches!(result, Ok(()) | Err(Stop::Cancelled)) {
             self.say_stopped().await;
         }
         result
@@ -155,12 +155,23 @@ impl Worker {
         let batch = Batch { drafts: vec![draft], cursors, ..Batch::default() };
         let deadline = CancellationToken::new();
         let last = async {
+            // After the last record of a closed trail there is none: its head is what was reported, and kept.
+            if self.board.get().closed || self.is_closed(&deadline).await? {
+                return Ok(());
+            }
             inbox::drain(&self.recorder, &self.metrics, &deadline).await?;
-            self.recorder.append(&batch, &deadline).await
+            self.recorder.append(&batch, &deadline).await.map(drop)
         };
-        if !matches!(tokio::time::timeout(Duration::from_secs(5), last).await, Ok(Ok(_))) {
+        if !matches!(tokio::time::timeout(Duration::from_secs(5), last).await, Ok(Ok(()))) {
             tracing::warn!("the end of this run could not be recorded");
         }
+    }
+
+    /// Whether the trail has its last record, which may be there although nobody waited for the answer.
+    async fn is_closed(&self, cancel: &CancellationToken) -> Result<bool, Stop> {
+        let told = self.instructions.borrow().clone();
+        let deleted = records::deleted(&self.bot, &told, self.recorder.clock().now());
+        Ok(told.deleting && self.recorder.find_by_source(&deleted.source_id, cancel).await?.is_some())
     }
 
     async fn follow_instructions(

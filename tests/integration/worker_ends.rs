@@ -132,3 +132,24 @@ async fn what_is_on_its_way_when_the_deletion_begins_is_recorded_before_it() {
     assert_eq!(trail.last().unwrap().action, "bot.deleted");
     assert_eq!(position(&trail, "the request to delete it"), trail.len() - 2, "{trail:?}");
 }
+
+/// A deletion in the foreground takes the pod in the same moment in which the bot is to be deleted.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_ended_while_it_closes_the_trail_takes_what_waits() {
+    let mut stage = Stage::set().await;
+    stage.quiet = Duration::from_mins(10);
+    stage.instructions.send_modify(|told| told.deleting = true);
+    let running = stage.start(None);
+    until("the trail is open", || running.board.get().trail.map(drop).ok_or(())).await;
+    inbox(&stage).put(1, &store_append::message("x", "the request to delete it")).await.unwrap();
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    assert_eq!(position(&trail, "the request to delete it"), trail.len() - 2, "{trail:?}");
+    assert_eq!(trail.last().unwrap().action, "worker.stopped");
+    // The next one closes it, and then nobody says anything more.
+    stage.quiet = Duration::from_secs(1);
+    let next = stage.start(None);
+    until_closed(&next).await;
+    next.stop().await.unwrap();
+    assert_eq!(stage.trail().await.last().unwrap().action, "bot.deleted");
+}
