@@ -88,6 +88,8 @@ mod worker_run;
 #[cfg(test)]
 mod worker_scene;
 #[cfg(test)]
+mod worker_sdk_mock;
+#[cfg(test)]
 mod worker_session;
 #[cfg(test)]
 mod worker_stage;

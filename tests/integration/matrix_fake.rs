@@ -54,6 +54,8 @@ pub(crate) struct World {
     /// The next requests that these fit fail.
     pub(crate) faults: Vec<Fault>,
     pub(crate) password_login: bool,
+    /// So many tokens were given.
+    logins: u32,
     /// Devices by their access tokens.
     pub(crate) tokens: BTreeMap<String, String>,
     pub(crate) device_keys: BTreeMap<String, Value>,
@@ -260,7 +262,9 @@ impl World {
             return refuse(403, "M_FORBIDDEN");
         }
         let device = body["device_id"].as_str().unwrap().to_owned();
-        let token = format!("token-{}-{device}", self.requests.len());
+        // As the mock server of the SDK numbers its own, for whoever moves there.
+        let token = format!("TOKEN_{}", self.logins);
+        self.logins += 1;
         self.tokens.retain(|_, known| *known != device);
         self.tokens.insert(token.clone(), device.clone());
         (200, json!({"user_id": USER, "device_id": device, "access_token": token}))

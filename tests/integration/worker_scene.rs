@@ -96,6 +96,11 @@ impl Scene {
         Established { world, volume, phrase }
     }
 
+    /// The same bot, whose homeserver is another one from now on.
+    pub(crate) fn moved_to(self, url: String) -> Self {
+        Self { url, ..self }
+    }
+
     /// Another client of the same bot, on a volume of its own.
     pub(crate) async fn other_client(&self) -> Self {
         Self { fake: self.fake.clone(), url: self.url.clone(), ..Self::new().await }

@@ -98,7 +98,8 @@ impl Stage {
         Self::of(Scene::new().await).await
     }
 
-    async fn of(scene: Scene) -> Self {
+    /// For a bot in this scene.
+    pub(crate) async fn of(scene: Scene) -> Self {
         let instructions = Instructions {
             uid: "first-life".to_owned(),
             generation: 1,
