@@ -43,6 +43,8 @@ pub(crate) struct Seen {
     pub(crate) cursors: Mutex<Vec<(String, String)>>,
     /// How often the attachments that wait were counted.
     pub(crate) counted: Mutex<usize>,
+    /// How often it was told whether a record is there.
+    pub(crate) looked: Mutex<usize>,
 }
 
 /// The real store with one fault.
@@ -128,7 +130,9 @@ impl AuditStore for FaultyStore {
     }
 
     async fn find_by_source(&self, source_id: &str) -> Result<Option<StoredRecord>, StoreError> {
-        self.inner.find_by_source(source_id).await
+        let found = self.inner.find_by_source(source_id).await;
+        *self.seen.looked.lock().unwrap() += 1;
+        found
     }
 
     async fn latest_version(&self, event_id: &EventId) -> Result<Option<StoredRecord>, StoreError> {

@@ -31,6 +31,8 @@ mod docs;
 #[cfg(test)]
 mod examples;
 #[cfg(test)]
+mod failpoints;
+#[cfg(test)]
 mod faulty_store;
 #[cfg(test)]
 mod generated;
@@ -70,6 +72,8 @@ mod worker_absence;
 mod worker_alive;
 #[cfg(test)]
 mod worker_bucket;
+#[cfg(test)]
+mod worker_closing;
 #[cfg(test)]
 mod worker_ends;
 #[cfg(test)]

@@ -15,29 +15,20 @@
 //! the real process.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use serde_json::{Value, json};
 use sqlx::Executor as _;
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument as _, Subscriber, span};
-use tracing_subscriber::{
-    Layer, Registry, filter::filter_fn, layer::Context, layer::SubscriberExt as _, registry::LookupSpan,
-};
 
 use crate::{
     alice::Alice,
+    failpoints::{count, in_own_runtime, places, under_test},
     faulty_store::Seen,
     worker_stage::{ROOM, Stage, message, page, sync, text, until},
 };
-
-/// Every task of a worker under test runs in a span of this name.
-const SPAN: &str = "worker under test";
 
 /// So many lives in a row that nothing ended are the end.
 const UNDISTURBED: usize = 3;
@@ -45,60 +36,31 @@ const UNDISTURBED: usize = 3;
 /// No life needs more polls than this.
 const MOST: usize = 600;
 
-/// Counts the polls of the task that follows /sync, and ends the worker's life at one of them.
-struct Polls {
-    stage: Arc<Stage>,
-    /// What is asked for before the first poll that counts, and how much was asked for in earlier lives.
-    from: String,
-    asked: usize,
-    seen: Arc<Seen>,
-    left: AtomicUsize,
-    dead: CancellationToken,
-}
-
-impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Polls {
-    fn on_exit(&self, id: &span::Id, context: Context<'_, S>) {
-        let of_worker = context.metadata(id).is_some_and(|metadata| metadata.name() == SPAN);
-        let task = tokio::task::try_id();
-        if of_worker && task.is_some() && task == *self.seen.capture.lock().unwrap() && self.counts() {
-            // The runtime looks at this before it polls anything else.
-            if self.left.fetch_sub(1, Ordering::Relaxed) == 1 {
-                self.dead.cancel();
-            }
-        }
-    }
-}
-
-impl Polls {
-    fn counts(&self) -> bool {
-        self.stage.scene.fake.world().asked[self.asked..].contains(&self.from)
-    }
-}
-
 /// One life of the worker: until so many polls since `from` was asked for, or until the cursor is `next` and
 /// no history is left to read. The result is whether it died early.
 async fn live(stage: &Arc<Stage>, from: &str, next: &str, polls: usize) -> bool {
     let (stage, from, next) = (stage.clone(), from.to_owned(), next.to_owned());
-    let life = tokio::task::spawn_blocking(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(1).build();
-        let runtime = runtime.unwrap();
-        runtime.block_on(async {
-            let (process, dead) = (stage.prepare(None), CancellationToken::new());
-            let (asked, seen) = (stage.scene.fake.world().asked.len(), process.seen);
-            let (left, ended) = (AtomicUsize::new(polls), dead.clone());
-            let polls = Polls { stage: stage.clone(), from, asked, seen: seen.clone(), left, dead };
-            let only_ours = filter_fn(|metadata| metadata.name() == SPAN);
-            let _guard = tracing::subscriber::set_default(Registry::default().with(only_ours).with(polls));
-            let worker = process.worker.run(CancellationToken::new());
-            tokio::select! {
-                biased;
-                () = ended.cancelled() => true,
-                end = Box::pin(worker.instrument(tracing::info_span!(SPAN))) => panic!("it ended: {end:?}"),
-                () = until_committed(&seen, &next) => false,
+    in_own_runtime(async move || {
+        let (process, dead) = (stage.prepare(None), CancellationToken::new());
+        let (asked, seen) = (stage.scene.fake.world().asked.len(), process.seen);
+        let follows = {
+            let (stage, seen) = (stage.clone(), seen.clone());
+            move |task: Option<tokio::task::Id>| {
+                task.is_some()
+                    && task == *seen.capture.lock().unwrap()
+                    && stage.scene.fake.world().asked[asked..].contains(&from)
             }
-        })
-    });
-    tokio::time::timeout(Duration::from_secs(60), life).await.expect("it hangs").unwrap()
+        };
+        let _guard = count(follows, polls, &dead);
+        let worker = process.worker.run(CancellationToken::new());
+        tokio::select! {
+            biased;
+            () = dead.cancelled() => true,
+            end = under_test(worker) => panic!("it ended: {end:?}"),
+            () = until_committed(&seen, &next) => false,
+        }
+    })
+    .await
 }
 
 async fn until_committed(seen: &Seen, next: &str) {
@@ -131,18 +93,6 @@ async fn set() -> (Arc<Stage>, Alice, Value) {
 async fn tell(stage: &Stage, number: u32, alice: &Alice, key: &Value, tell: Tell) {
     let secret = alice.says(&format!("$secret{number}"), &format!("secret {number}")).await;
     tell(stage, number, &secret, (number == 0).then(|| key.clone()));
-}
-
-/// The first place to die at, and how far the others are apart.
-fn places(step: usize) -> (usize, usize) {
-    if std::env::var_os("EMS_TEST_EVERY_FAILPOINT").is_some() {
-        return (1, 1);
-    }
-    let seed =
-        std::env::var("EMS_TEST_SEED").ok().map(|text| text.parse().expect("EMS_TEST_SEED is a number"));
-    let seed: usize = seed.unwrap_or_else(|| rand::random_range(0..1000));
-    println!("to repeat it: EMS_TEST_SEED={seed}");
-    (1 + seed % step, step)
 }
 
 /// Lives and dies until a commit comes before the death; then compares with a life that nobody ended.
