@@ -11,7 +11,10 @@ use super::{
     acts::{Act, ActLog, ActOutcome, SentEvent},
     facts::{self, Marks, Surroundings},
     memory::Memory,
-    planner::{Exclusion, Identity, MOST_REPEATS, Obstacle, Plan, Recalled, RoomFacts, Step, StepKind, plan},
+    planner::{
+        Exclusion, Identity, MOST_REPEATS, Membership, Obstacle, Plan, Recalled, RoomFacts, Step, StepKind,
+        excluded, plan,
+    },
     puppet::Puppet,
 };
 use crate::{
@@ -80,6 +83,14 @@ impl From<HomeserverError> for VisitError {
     }
 }
 
+/// Where the bot stands in a room, whatever is to be done about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub is_joined: bool,
+    /// The selection leaves the room out: nothing of it is recorded, also while the bot cannot leave.
+    pub is_excluded: bool,
+}
+
 /// The result of a visit.
 #[derive(Debug)]
 pub(super) struct Visit {
@@ -87,6 +98,8 @@ pub(super) struct Visit {
     pub memory: Memory,
     /// Steps that were carried out.
     pub acted: u32,
+    /// Where the bot was seen to be; unknown if it could not be looked at.
+    pub standing: Option<Standing>,
     /// How long the homeserver took at most to say how the room is.
     pub slowest: Duration,
     pub error: Option<VisitError>,
@@ -94,7 +107,8 @@ pub(super) struct Visit {
 
 impl Visit {
     fn new(memory: Memory) -> Self {
-        Self { state: State::Pending, memory, acted: 0, slowest: Duration::ZERO, error: None }
+        let (state, slowest) = (State::Pending, Duration::ZERO);
+        Self { state, memory, acted: 0, standing: None, slowest, error: None }
     }
 }
 
@@ -203,12 +217,17 @@ impl Context {
     }
 
     async fn look(&self, errand: &Errand<'_>, visit: &mut Visit) -> Result<(RoomFacts, Marks)> {
+        let (admin, selection, identity) = (&*self.admin, errand.selection, &self.identity);
         let started = Instant::now();
-        let seen =
-            facts::gather(&*self.admin, errand.listing, errand.selection, &self.identity, &errand.around)
-                .await;
+        let seen = facts::gather(admin, errand.listing, selection, identity, &errand.around).await;
         visit.slowest = visit.slowest.max(started.elapsed());
-        seen
+        let mut seen = seen?;
+        visit.standing = Some(Standing {
+            is_joined: seen.facts.membership == Membership::Joined,
+            is_excluded: excluded(&seen.facts, selection, identity).is_some(),
+        });
+        facts::ask_for_heir(admin, &mut seen, selection, identity).await?;
+        Ok((seen.facts, seen.marks))
     }
 
     async fn intend(&self, room: &RoomId, step: &Step) -> std::result::Result<Act, VisitError> {

@@ -57,6 +57,17 @@ pub struct Surroundings {
     pub unhelpful: Vec<String>,
 }
 
+/// What a look at a room shows.
+#[derive(Debug)]
+pub struct Seen {
+    /// The facts, without the memory of the caller, and without who is an admin after the bot.
+    pub facts: RoomFacts,
+    /// Identifiers of the events that were seen.
+    pub marks: Marks,
+    /// The whole state, where it was read.
+    state: Vec<StateEvent>,
+}
+
 /// Reads the facts of a room. The memory of the caller (`was_functional_member`, `owes_notice`,
 /// `repeated`) is not set.
 pub async fn gather(
@@ -65,7 +76,7 @@ pub async fn gather(
     selection: &RoomSelection,
     identity: &Identity,
     around: &Surroundings,
-) -> Result<(RoomFacts, Marks)> {
+) -> Result<Seen> {
     let room = &listing.room_id;
     let stays = !matches!(selection.leave, Leave::Everything { .. });
     if stays && around.is_joined && around.recalled.is_none() && listing.joined_members > LARGEST_DIRECT_CHAT
@@ -75,7 +86,7 @@ pub async fn gather(
         if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
             let facts = base(listing, &state, power, Membership::Joined, identity, around);
             if !planner::leaves(&facts, selection, identity) {
-                return Ok((facts, marks(&state, identity, around)));
+                return Ok(Seen { facts, marks: marks(&state, identity, around), state });
             }
         }
     }
@@ -88,10 +99,20 @@ pub async fn gather(
         facts.is_inactive =
             membership != Membership::Joined && is_inactive(admin, room, selection, around.now_ms).await?;
     }
-    if planner::leaves(&facts, selection, identity) {
-        facts.succession = succession(admin, &state, identity).await?;
+    Ok(Seen { facts, marks: marks(&state, identity, around), state })
+}
+
+/// Asks who is an admin of the room after the bot, if the bot is about to leave it.
+pub async fn ask_for_heir(
+    admin: &dyn Admin,
+    seen: &mut Seen,
+    selection: &RoomSelection,
+    identity: &Identity,
+) -> Result<()> {
+    if planner::leaves(&seen.facts, selection, identity) {
+        seen.facts.succession = succession(admin, &seen.state, identity).await?;
     }
-    Ok((facts, marks(&state, identity, around)))
+    Ok(())
 }
 
 /// Who is an admin of a room after the bot: somebody whose account can be used by a person.

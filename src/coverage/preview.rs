@@ -1,7 +1,7 @@
 //! What the removal of a bot would do to a room, without doing it.
 
 use super::{
-    facts::{Surroundings, gather},
+    facts::{Surroundings, ask_for_heir, gather},
     planner::{Identity, Obstacle, Plan, Step, Succession, plan},
 };
 use crate::{
@@ -26,7 +26,9 @@ pub enum Removal {
 pub async fn of_removal(admin: &dyn Admin, listing: &RoomListing, identity: &Identity) -> Result<Removal> {
     let selection = RoomSelection { leave: Leave::Everything { patient: false }, ..RoomSelection::default() };
     let around = Surroundings { is_joined: true, ..Surroundings::default() };
-    let (facts, _) = gather(admin, listing, &selection, identity, &around).await?;
+    let mut seen = gather(admin, listing, &selection, identity, &around).await?;
+    ask_for_heir(admin, &mut seen, &selection, identity).await?;
+    let facts = seen.facts;
     Ok(match plan(&facts, &selection, identity) {
         Plan::Step(Step::HandOver { user, .. }) => Removal::HandsOver(user),
         Plan::Step(Step::Leave(_)) if facts.succession == Succession::Bot => Removal::LeavesToBot,

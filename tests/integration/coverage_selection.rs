@@ -242,3 +242,37 @@ async fn a_refused_hand_over_keeps_the_bot_in_no_room() {
     assert_eq!(homeserver.power(&room, &person), 0);
     bot.stop().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_room_that_the_bot_cannot_leave_is_not_recorded_either() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    bot.covered(1, 10).await;
+    let denied = RoomSelection { deny: vec![room.clone()], ..RoomSelection::default() };
+    bot.control.send_modify(|control| control.selection = denied);
+    bot.until("ignored", 10, |state| state.ignored.contains(&room)).await;
+    // Not before it may, nor while it is refused.
+    bot.control.send_modify(|control| {
+        control.paused = true;
+        control.selection.leave = Leave::Excluded;
+    });
+    bot.until("to be left", 10, |state| state.totals.pending == 1).await;
+    assert!(bot.state.borrow().ignored.contains(&room), "paused");
+    let refused = || HomeserverError::Refused {
+        what: "leave",
+        status: 403,
+        errcode: "M_FORBIDDEN".to_owned(),
+        message: "a module forbids it".to_owned(),
+    };
+    homeserver.fail_always("leave", refused);
+    bot.control.send_modify(|control| control.paused = false);
+    bot.until("refused", 10, |state| state.totals.blocked.get("refused") == Some(&1)).await;
+    assert!(bot.state.borrow().ignored.contains(&room), "refused");
+    homeserver.heal();
+    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    bot.until("left", 60, |state| state.ignored.is_empty()).await;
+    assert_eq!(homeserver.membership(&room, &bot.user), "leave");
+    bot.stop().await;
+}

@@ -5,7 +5,7 @@ use tokio::time::{Duration, Instant};
 
 use crate::{
     coverage::{
-        carry_out::{State, Visit, VisitError},
+        carry_out::{Standing, State, Visit, VisitError},
         memory::Memory,
         planner::{self, Obstacle},
         schedule::Slot,
@@ -37,7 +37,8 @@ enum Want {
 #[derive(Debug)]
 pub(in crate::coverage) struct Entry {
     pub listing: RoomListing,
-    pub is_joined: bool,
+    /// Where the bot is, as it was last listed or seen.
+    pub standing: Standing,
     pub memory: Memory,
     pub state: State,
     in_flight: bool,
@@ -71,7 +72,7 @@ impl Entry {
     pub(super) fn new(listing: RoomListing, is_joined: bool, is_new: bool, now: Instant) -> Self {
         Self {
             listing,
-            is_joined,
+            standing: Standing { is_joined, is_excluded: false },
             memory: Memory::default(),
             state: State::Pending,
             in_flight: false,
@@ -127,7 +128,7 @@ impl Entry {
     pub(super) fn remember(&mut self, note: &RoomNote) {
         self.memory.is_greeted = note.is_greeted;
         // Who was shown the door is a newcomer, as is another account after the one that wrote the note.
-        self.memory.was_functional_member = note.was_functional_member && self.is_joined;
+        self.memory.was_functional_member = note.was_functional_member && self.standing.is_joined;
         self.noted = Some(Noted {
             state: note.state,
             // A code that this version does not know is none, and is written anew.
@@ -141,10 +142,11 @@ impl Entry {
 
     /// Its name, as far as it may be kept.
     fn name(&self) -> Option<&str> {
-        let is_left_out = match (self.state, &self.noted) {
-            (State::Pending, Some(noted)) => noted.state == RoomState::Excluded,
-            (state, _) => matches!(state, State::Excluded(_) | State::Pending),
-        };
+        let is_left_out = self.standing.is_excluded
+            || match (self.state, &self.noted) {
+                (State::Pending, Some(noted)) => noted.state == RoomState::Excluded,
+                (state, _) => matches!(state, State::Excluded(_) | State::Pending),
+            };
         self.listing.name.as_deref().filter(|_| !is_left_out)
     }
 
@@ -183,7 +185,7 @@ impl Entry {
     }
 
     pub(super) fn is_ignored(&self) -> bool {
-        self.is_joined && matches!(self.state, State::Excluded(_))
+        self.standing.is_joined && self.standing.is_excluded
     }
 
     /// When it is next, unless it is being visited.
@@ -196,14 +198,14 @@ impl Entry {
     pub(super) fn renew(&mut self, listing: RoomListing, is_joined: bool, now: Instant) {
         let changed = listing.state_events != self.listing.state_events
             || listing.join_rules != self.listing.join_rules
-            || is_joined != self.is_joined
+            || is_joined != self.standing.is_joined
             || (self.state != State::Covered
                 && listing.joined_local_members != self.listing.joined_local_members);
         let had_name = self.name().is_some();
         let has_other = listing.name != self.listing.name;
         self.listing = listing;
         self.is_renamed |= has_other && (had_name || self.name().is_some());
-        self.is_joined = is_joined;
+        self.standing.is_joined = is_joined;
         if changed {
             self.want = self.want.max(Want::Visit);
             // What failed before may go now; what is being fought over still waits.
@@ -219,11 +221,13 @@ impl Entry {
         if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
             self.state = visit.state;
         }
+        if let Some(standing) = visit.standing {
+            self.standing = standing;
+        }
         if visit.acted > 0 && visit.error.is_none() {
             let recent = now.duration_since(self.repaired_at) < LONGEST_DELAY;
             self.repairs = if recent { self.repairs + 1 } else { 1 };
             self.repaired_at = now;
-            self.is_joined |= matches!(visit.state, State::Covered | State::Limited(_));
         }
         self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
         self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };

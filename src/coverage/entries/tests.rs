@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     coverage::{
-        carry_out::VisitError,
+        carry_out::{Standing, VisitError},
         memory::Memory,
         planner::{Exclusion, Obstacle},
     },
@@ -34,7 +34,9 @@ fn listing(number: u8, state_events: u64) -> RoomListing {
 fn visit(state: State, acted: u32, fails: bool) -> Visit {
     let error = fails.then_some(VisitError::Log);
     let memory = Memory { is_greeted: acted > 0, was_functional_member: fails, ..Memory::default() };
-    Visit { state, memory, acted, slowest: Duration::ZERO, error }
+    let is_excluded = matches!(state, State::Excluded(_));
+    let standing = (!fails).then_some(Standing { is_joined: acted > 0, is_excluded });
+    Visit { state, memory, acted, standing, slowest: Duration::ZERO, error }
 }
 
 #[derive(Debug, Clone)]

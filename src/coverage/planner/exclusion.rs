@@ -7,11 +7,7 @@ use crate::domain::{
 };
 
 /// The first reason for which the selection leaves the room out.
-pub(super) fn excluded(
-    facts: &RoomFacts,
-    selection: &RoomSelection,
-    identity: &Identity,
-) -> Option<Exclusion> {
+pub fn excluded(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -> Option<Exclusion> {
     if matches!(selection.leave, Leave::Everything { .. }) {
         return Some(Exclusion::Farewell);
     }

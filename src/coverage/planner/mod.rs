@@ -18,7 +18,7 @@ mod tests;
 use serde_json::{Value, json};
 
 pub use self::{
-    exclusion::excluded_unlisted,
+    exclusion::{excluded, excluded_unlisted},
     helpers::{Absent, Helpers, Raise},
     power::{Grant, Power, PowerFacts, content, membership, read_power},
     reasons::{Exclusion, Obstacle, explanation, reason_code},
@@ -146,14 +146,14 @@ pub enum Plan {
 
 /// Plans the next step.
 pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -> Plan {
-    let excluded = exclusion::excluded(facts, selection, identity);
+    let outside_of = excluded(facts, selection, identity);
     let Power::Known(power) = &facts.power else {
         // Of a room that everybody has left the homeserver shows no state either.
         let is_empty = !facts.has_local_members && facts.membership != Membership::Joined;
         let obstacle = if is_empty { Obstacle::NobodyLocal } else { Obstacle::PowerLevelsMissing };
-        return excluded.map_or(Plan::Blocked(obstacle), Plan::Excluded);
+        return outside_of.map_or(Plan::Blocked(obstacle), Plan::Excluded);
     };
-    let wanted = match excluded {
+    let wanted = match outside_of {
         Some(reason) => outside(facts, reason, selection.leave),
         None => match facts.membership {
             Membership::Banned => lift_ban(facts, power),
@@ -172,7 +172,7 @@ pub fn leaves(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity)
     selection.leave != Leave::Nothing
         && is_admin
         && facts.membership == Membership::Joined
-        && exclusion::excluded(facts, selection, identity).is_some()
+        && excluded(facts, selection, identity).is_some()
 }
 
 fn join(via: Vec<String>) -> Plan {

@@ -229,7 +229,7 @@ impl Work {
             let listing = entry.listing.clone();
             let memory: Memory = entry.memory.clone();
             let around = Surroundings {
-                is_joined: entry.is_joined,
+                is_joined: entry.standing.is_joined,
                 in_excluded_space: self.excluded.contains(&room),
                 now_ms: self.context.clock.now().as_millisecond(),
                 ..Surroundings::default()
