@@ -190,6 +190,8 @@ pub struct WorkerReport {
     pub recording: Check,
     /// Condition `IntegrityVerified`.
     pub integrity: Check,
+    /// Condition `SynapseModuleActive`.
+    pub module: Check,
     /// Rooms by state.
     pub rooms: RoomTotals,
     /// Undecryptable events by reason.

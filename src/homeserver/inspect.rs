@@ -111,6 +111,17 @@ pub struct ServerFacts {
     pub running_updates: BTreeMap<String, String>,
 }
 
+/// What the module `synapse-ems-bots` in the homeserver says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ModuleFacts {
+    /// Its version.
+    pub version: String,
+    /// False where it does not know the homeserver's inside.
+    pub active: bool,
+    /// The bots that it puts into rooms, with `rooms` as it was configured.
+    pub bots: BTreeMap<String, Value>,
+}
+
 /// A page of a room's history, whoever may see it.
 #[derive(Debug, Clone, Default)]
 pub struct History {
@@ -144,4 +155,6 @@ pub trait Inspect: Send + Sync {
     async fn history(&self, room: &RoomId, from: &str, to: Option<&str>, limit: u16) -> Result<History>;
     /// The homeserver itself.
     async fn server(&self) -> Result<ServerFacts>;
+    /// The module that puts bots into new rooms; `None` if there is none.
+    async fn module(&self) -> Result<Option<ModuleFacts>>;
 }

@@ -13,8 +13,8 @@ use secrecy::SecretString;
 pub use self::{
     error::{HomeserverError, Result},
     inspect::{
-        AccountFacts, History, Inspect, MediaUpload, QuarantineChange, Report, Rows, ServerFacts,
-        SessionFacts,
+        AccountFacts, History, Inspect, MediaUpload, ModuleFacts, QuarantineChange, Report, Rows,
+        ServerFacts, SessionFacts,
     },
     types::{Account, LoginFlow, NewAccount, OWNERSHIP_PROVIDER, RoomList, RoomListing, Session, StateEvent},
 };

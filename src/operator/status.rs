@@ -37,11 +37,13 @@ pub mod types {
     pub const RECORDING: &str = "Recording";
     /// The worker's: the trail.
     pub const INTEGRITY: &str = "IntegrityVerified";
+    /// The worker's: the homeserver's module.
+    pub const MODULE: &str = "SynapseModuleActive";
 
     /// Those of the operator.
     pub const OPERATOR: [&str; 5] = [READY, ACCOUNT, WORKER, SUSPENDED, PAUSED];
     /// Those of the worker.
-    pub const OF_WORKER: [&str; 5] = [ENCRYPTION, DATABASE, ROOMS, RECORDING, INTEGRITY];
+    pub const OF_WORKER: [&str; 6] = [ENCRYPTION, DATABASE, ROOMS, RECORDING, INTEGRITY, MODULE];
 }
 
 /// Reason of the worker's conditions while the operator writes them.
@@ -196,7 +198,9 @@ fn previous(old: Option<&BotStatus>, type_: &str) -> Check {
 fn conditions_of(kind: BotKind) -> &'static [&'static str] {
     match kind {
         BotKind::Audit => &types::OF_WORKER,
-        BotKind::Admin => &[types::ENCRYPTION, types::DATABASE, types::ROOMS, types::INTEGRITY],
+        BotKind::Admin => {
+            &[types::ENCRYPTION, types::DATABASE, types::ROOMS, types::INTEGRITY, types::MODULE]
+        }
     }
 }
 

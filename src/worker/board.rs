@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use super::synapse_module;
 use crate::domain::worker::{Check, RoomTotals, WorkerReport};
 
 /// Shared by all parts; each sets its own fields.
@@ -30,6 +31,7 @@ impl Board {
             rooms_covered: starting(),
             recording: starting(),
             integrity: Check::unknown("NotChecked", "nothing has checked the trail yet"),
+            module: synapse_module::not_checked(),
             rooms: RoomTotals::default(),
             undecryptable: std::collections::BTreeMap::new(),
             trail: None,

@@ -25,4 +25,5 @@ mod sources;
 pub mod supervisor;
 mod survey;
 mod suspension;
+mod synapse_module;
 pub mod vocabulary;

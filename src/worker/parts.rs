@@ -19,6 +19,7 @@ use super::{
     sources::Sources,
     supervisor::{Worker, ended_early},
     survey::Survey,
+    synapse_module::ModuleWatch,
 };
 use crate::domain::BotKind;
 
@@ -36,6 +37,16 @@ impl Worker {
         parts.spawn(recording.in_current_span());
         if let Some(survey) = self.survey(&sources) {
             parts.spawn(survey.run(inner.clone()).in_current_span());
+        }
+        if let Some(inspect) = self.inspect.clone() {
+            let watch = ModuleWatch {
+                inspect,
+                bot: self.user.clone(),
+                instructions: self.instructions.clone(),
+                board: self.board.clone(),
+                at_least_every: self.pace.survey,
+            };
+            parts.spawn(watch.run(inner.clone()).in_current_span());
         }
         let media = Wants::new(self.instructions.clone());
         if Scope::of(self.bot.kind) == Scope::Everything {

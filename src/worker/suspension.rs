@@ -60,6 +60,7 @@ pub(super) async fn begin(
         report.encryption = check();
         report.recording = check();
         report.rooms_covered = check();
+        report.module = check();
     });
     Ok(())
 }

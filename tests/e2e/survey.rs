@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use crate::support::{
     Database, LocalWorker, Synapse,
-    services::{Person, urlencode},
+    services::{Person, dev, urlencode},
     unique,
 };
 
@@ -138,4 +138,20 @@ async fn what_synapse_tells_only_who_asks_is_recorded() {
     // The listing shows nothing of it: with another change it is seen at once, alone within a day.
     stage.order("PUT", &user(&alice), json!({"displayname": "Alice without a tablet"})).await;
     stage.worker.wait_for("session.ended", of_tablet).await;
+    the_module_is_looked_at(&stage, &alice).await;
+}
+
+async fn the_module_is_looked_at(stage: &Stage, alice: &Person) {
+    println!("-- the module");
+    stage.worker.wait_report("module", &["Some(false)", "NotLoaded"]).await;
+    let restarted_with = |rooms: Value| {
+        let bots = json!([{"userId": stage.worker.user_id, "rooms": rooms}]);
+        let module = json!({"module": "synapse_ems_bots.module.EmsBots", "config": {"bots": bots}});
+        let extra = json!({"modules": [module]}).to_string();
+        dev(&["synapse", "up", &stage.synapse.name, "--extra", "-"], Some(&extra));
+    };
+    restarted_with(json!({"excludeUsers": [alice.user_id]}));
+    stage.worker.wait_report("module", &["Some(false)", "SelectionDiffers", "(excludeUsers)"]).await;
+    restarted_with(json!({}));
+    stage.worker.wait_report("module", &["Some(true)", "Active"]).await;
 }

@@ -322,6 +322,24 @@ async fn uploads_are_told_from_previews_and_a_bridge_has_none() {
     assert_eq!(rows, [("a", false), ("b", true)]);
 }
 
+#[tokio::test]
+async fn a_homeserver_without_the_module_is_told_from_one_that_does_not_answer() {
+    let module = async |response: ResponseTemplate| {
+        let server = answering(response).await;
+        connection(&server).inspect(session()).module().await
+    };
+    assert_eq!(module(matrix(404, "M_UNRECOGNIZED", "Unrecognized request")).await.unwrap(), None);
+    assert_eq!(module(matrix(404, "M_NOT_FOUND", "not here")).await.unwrap(), None);
+    assert!(module(html(502)).await.is_err());
+    // A web client that is served for every path.
+    assert!(module(html(200)).await.is_err());
+    let bots = json!([{"userId": "@auditbot:here.org", "rooms": {"directMessages": false}}, {"userId": "@b:here.org"}]);
+    let status = json!({"version": "0.1.0", "active": true, "bots": bots, "later": 1});
+    let facts = module(ResponseTemplate::new(200).set_body_json(status)).await.unwrap().unwrap();
+    assert_eq!((facts.version.as_str(), facts.active, facts.bots.len()), ("0.1.0", true, 2));
+    assert_eq!(facts.bots["@auditbot:here.org"], json!({"directMessages": false}));
+}
+
 #[test]
 fn settings_that_cannot_work_are_refused() {
     let with = |url: &str| Connection::new(&Settings::new(url.parse().unwrap()));

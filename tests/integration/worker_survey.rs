@@ -5,11 +5,14 @@ use ems_bots::{
         ServerName,
         record::{Actor, Occurred, RecordDraft, Relation},
     },
-    homeserver::{History, HomeserverError, MediaUpload, QuarantineChange, Report, mock::RoomKind},
+    homeserver::{
+        History, HomeserverError, MediaUpload, ModuleFacts, QuarantineChange, Report, mock::RoomKind,
+    },
 };
 use serde_json::{json, value::RawValue};
 
 use crate::{
+    matrix_fake::USER,
     survey_stage::{
         ALICE, BOB, CAROL, account, actions, looked, recording_says, report, seen, session, show, stage,
         upload,
@@ -327,6 +330,31 @@ async fn a_late_span_goes_on_where_synapse_takes_its_page_for_the_last() {
         let mut texts: Vec<&str> = records.iter().filter_map(|record| record[2].as_str()).collect();
         texts.sort_unstable();
         assert_eq!(texts, ["$gap", "$late", "known", "new"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_homeservers_module_is_compared_with_the_selection() {
+    in_time(async {
+        let (stage, shown) = stage().await;
+        let running = stage.start(None);
+        let says = async |reason: &'static str| {
+            until(reason, || {
+                let module = running.board.get().module;
+                if module.reason == reason { Ok(()) } else { Err(module) }
+            })
+            .await;
+        };
+        says("NotLoaded").await;
+        let bots = [(USER.to_owned(), json!({}))].into();
+        let facts = ModuleFacts { version: "0.1.0".to_owned(), active: true, bots };
+        show(&shown, |seen| seen.module = Some(facts));
+        says("Active").await;
+        // A change of the resource counts at once, before the next look.
+        stage.instructions.send_modify(|told| told.rooms.direct_messages = false);
+        says("SelectionDiffers").await;
+        running.stop().await.unwrap();
     })
     .await;
 }

@@ -25,8 +25,14 @@ use crate::{
 /// Field manager of the worker.
 const FIELD_MANAGER: &str = "ems-bots-worker";
 /// The worker's conditions, and the reason with which the operator says that it does not know them.
-const OF_WORKER: [&str; 5] =
-    ["EncryptionReady", "DatabaseReady", "RoomsCovered", "Recording", "IntegrityVerified"];
+const OF_WORKER: [&str; 6] = [
+    "EncryptionReady",
+    "DatabaseReady",
+    "RoomsCovered",
+    "Recording",
+    "IntegrityVerified",
+    "SynapseModuleActive",
+];
 const NOT_READY: &str = "WorkerNotReady";
 
 /// Watches the custom resource; returns when it was seen once.

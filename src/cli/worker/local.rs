@@ -74,6 +74,7 @@ impl Reporter for LogReporter {
             rooms_covered = text(&report.rooms_covered),
             recording = text(&report.recording),
             integrity = text(&report.integrity),
+            module = text(&report.module),
             covered = report.rooms.covered,
             rooms = report.rooms.total(),
             trail = report.trail.as_ref().map(|trail| trail.size),

@@ -21,6 +21,7 @@ pub(super) fn status<B: Bot>(live: &B, report: &WorkerReport, now: Timestamp) ->
         ("DatabaseReady", &report.database),
         ("RoomsCovered", &report.rooms_covered),
         ("IntegrityVerified", &report.integrity),
+        ("SynapseModuleActive", &report.module),
     ];
     if B::KIND == BotKind::Audit {
         checks.push(("Recording", &report.recording));

@@ -9,8 +9,8 @@ use super::{MockHomeserver, World};
 use crate::{
     domain::RoomId,
     homeserver::{
-        AccountFacts, History, HomeserverError, Inspect, MediaUpload, QuarantineChange, Report, Result, Rows,
-        ServerFacts, Session, SessionFacts,
+        AccountFacts, History, HomeserverError, Inspect, MediaUpload, ModuleFacts, QuarantineChange, Report,
+        Result, Rows, ServerFacts, Session, SessionFacts,
     },
 };
 
@@ -40,6 +40,8 @@ pub struct Inspection {
     pub history: BTreeMap<String, History>,
     /// The homeserver itself.
     pub server: ServerFacts,
+    /// The module that puts bots into new rooms.
+    pub module: Option<ModuleFacts>,
 }
 
 pub(super) struct MockInspect {
@@ -140,5 +142,9 @@ impl Inspect for MockInspect {
 
     async fn server(&self) -> Result<ServerFacts> {
         self.look("server", "", |seen| seen.server.clone()).await
+    }
+
+    async fn module(&self) -> Result<Option<ModuleFacts>> {
+        self.look("module", "", |seen| seen.module.clone()).await
     }
 }

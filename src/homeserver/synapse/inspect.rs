@@ -15,8 +15,8 @@ use super::{
 use crate::{
     domain::RoomId,
     homeserver::{
-        AccountFacts, History, Inspect, MediaUpload, QuarantineChange, Report, Result, Rows, ServerFacts,
-        Session, SessionFacts,
+        AccountFacts, History, HomeserverError, Inspect, MediaUpload, ModuleFacts, QuarantineChange, Report,
+        Result, Rows, ServerFacts, Session, SessionFacts,
     },
 };
 
@@ -328,6 +328,31 @@ impl Inspect for SynapseInspect {
                 .map(|(database, update)| (database, update.name))
                 .collect(),
         })
+    }
+
+    async fn module(&self) -> Result<Option<ModuleFacts>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Bot {
+            user_id: String,
+            #[serde(default)]
+            rooms: Value,
+        }
+        #[derive(Deserialize)]
+        struct Answer {
+            version: String,
+            active: bool,
+            bots: Vec<Bot>,
+        }
+        let path = "_synapse/client/ems_bots/v1/status";
+        match self.ask(Call::new(Method::GET, "the status of the module", path, &[])).await {
+            Err(HomeserverError::NotOffered { .. } | HomeserverError::NotFound { .. }) => Ok(None),
+            answer => {
+                let Answer { version, active, bots } = answer?.parse()?;
+                let bots = bots.into_iter().map(|bot| (bot.user_id, bot.rooms)).collect();
+                Ok(Some(ModuleFacts { version, active, bots }))
+            }
+        }
     }
 }
 

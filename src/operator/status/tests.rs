@@ -79,7 +79,7 @@ fn the_operator_speaks_for_the_worker_only_while_that_cannot() {
     };
     let own = ["AccountReady", "Paused", "Ready", "Suspended", "WorkerReady"];
     assert_eq!(types_of(BotKind::Audit, true), own);
-    assert_eq!(types_of(BotKind::Audit, false).len(), 10);
+    assert_eq!(types_of(BotKind::Audit, false).len(), 11);
     assert!(!types_of(BotKind::Admin, false).contains(&"Recording".to_owned()));
 }
 

@@ -237,7 +237,14 @@ impl World {
     /// The worker says that all is well, as the worker says it.
     pub(crate) async fn worker_reports<B: Kind>(&self) {
         let live: B = serde_json::from_value(self.api.get(B::PLURAL, NAMESPACE, B::NAME).unwrap()).unwrap();
-        let types = ["EncryptionReady", "DatabaseReady", "RoomsCovered", "Recording", "IntegrityVerified"];
+        let types = [
+            "EncryptionReady",
+            "DatabaseReady",
+            "RoomsCovered",
+            "Recording",
+            "IntegrityVerified",
+            "SynapseModuleActive",
+        ];
         let conditions: Vec<Value> = types
             .iter()
             .map(|type_| {
