@@ -117,12 +117,12 @@ pub async fn ask_for_heir(
 
 /// Who is an admin of a room after the bot: somebody whose account can be used by a person.
 async fn succession(admin: &dyn Admin, state: &[StateEvent], identity: &Identity) -> Result<Succession> {
-    let (mut passed_over, mut beside_bot) = (Vec::new(), false);
+    let (mut passed_over, mut beside) = (Vec::new(), None);
     while passed_over.len() < MOST_CANDIDATES
         && let Some(candidate) = planner::candidate(state, identity, &passed_over)
     {
         let user = match &candidate {
-            Candidate::Heir(_) if beside_bot => break,
+            Candidate::Heir(_) if beside.is_some() => break,
             Candidate::Heir(heir) => heir.user.clone(),
             Candidate::Admin(user) => user.clone(),
         };
@@ -131,7 +131,10 @@ async fn succession(admin: &dyn Admin, state: &[StateEvent], identity: &Identity
             Err(_) => None,
         };
         match (candidate, account) {
-            (Candidate::Admin(_), Some(account)) if account.is_program() => beside_bot = true,
+            (Candidate::Admin(other), Some(account)) if account.is_program() => {
+                let goes_first = other.as_str() < identity.bot.as_str();
+                beside = Some(goes_first || beside == Some(true));
+            }
             // Whoever is locked out is so for a while.
             (Candidate::Admin(_), Some(_)) => return Ok(Succession::Settled),
             (Candidate::Heir(heir), Some(account)) if account.is_usable() => {
@@ -141,7 +144,7 @@ async fn succession(admin: &dyn Admin, state: &[StateEvent], identity: &Identity
         }
         passed_over.push(user);
     }
-    Ok(if beside_bot { Succession::Bot } else { Succession::Settled })
+    Ok(beside.map_or(Succession::Settled, |goes_first| Succession::Bot { goes_first }))
 }
 
 fn base(

@@ -14,7 +14,7 @@ pub enum Leave {
     Excluded,
     /// All of them, for good: it is being removed. No wish of `spec.rooms`.
     Everything {
-        /// For now not those in which the only other admin is a bot, which may be leaving, too.
+        /// For now not those in which the only other admins are bots that may be leaving, too, and go first.
         patient: bool,
     },
 }

@@ -23,11 +23,20 @@ use crate::{
 /// Uncovered rooms are no trouble before this: a new room takes a moment.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Nothing moved for so long: what is hindered now will be hindered later.
-const STANDSTILL: Duration = Duration::from_mins(10);
+/// How long a bot that is removed waits.
+#[derive(Debug, Clone, Copy)]
+pub struct Farewells {
+    /// Nothing moved for so long: what is hindered now will be hindered later.
+    pub standstill: Duration,
+    /// So much time another bot that is removed with this one has to leave before it.
+    pub others_first: Duration,
+}
 
-/// So much time another bot that is deleted with this one has to leave before it.
-const OTHERS_FIRST: Duration = Duration::from_secs(30);
+impl Default for Farewells {
+    fn default() -> Self {
+        Self { standstill: Duration::from_mins(10), others_first: Duration::from_secs(30) }
+    }
+}
 
 /// What coverage is made of.
 #[derive(Clone)]
@@ -83,27 +92,25 @@ impl Cover {
 
     /// Leaves every room, and makes somebody an admin before where the bot is the last one. Ends when all that can be left
     /// is left, when nothing moves any more (the operator leaves what is left over, without asking), or when it is not
-    /// wanted any more. With `waits_for_bots`, rooms in which only another bot is an admin besides come last: that one
-    /// may be leaving, too, and of two that look at each other in the same moment neither would hand over.
+    /// wanted any more. Rooms in which only another bot is an admin besides, which goes before this one, come last: it may
+    /// be leaving, too, and of two that look at each other in the same moment neither would hand over.
     pub(crate) async fn farewell(
         &self,
         identity: Identity,
         instructions: InstructionsReceiver,
         board: &Board,
-        waits_for_bots: bool,
+        pace: Farewells,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
         // Who is in a room only for the bot's sake leaves before it.
         self.acts.load(cancel).await?;
-        let others_first = Instant::now() + OTHERS_FIRST;
-        let farewell = Farewell { cover: self, identity, instructions, board };
-        if waits_for_bots {
-            if !farewell.leave(true, cancel).await? {
-                return Ok(());
-            }
-            let wait = tokio::time::sleep_until(others_first);
-            cancel.run_until_cancelled(wait).await.ok_or(Stop::Cancelled)?;
+        let others_first = Instant::now() + pace.others_first;
+        let standstill = pace.standstill;
+        let farewell = Farewell { cover: self, identity, instructions, board, standstill };
+        if !farewell.leave(true, cancel).await? {
+            return Ok(());
         }
+        farewell.wait_for_others(others_first, cancel).await?;
         farewell.leave(false, cancel).await.map(drop)
     }
 }
@@ -113,9 +120,26 @@ struct Farewell<'a> {
     identity: Identity,
     instructions: InstructionsReceiver,
     board: &'a Board,
+    standstill: Duration,
 }
 
 impl Farewell<'_> {
+    /// Waits so long, if the bot is still to leave then.
+    async fn wait_for_others(&self, until: Instant, cancel: &CancellationToken) -> Result<(), Stop> {
+        say(
+            self.board,
+            "it is still in rooms in which only another bot is an admin besides, and waits for a moment whether that one \
+             leaves, too",
+        );
+        let mut instructions = self.instructions.clone();
+        let called_off = instructions.wait_for(|told| !told.leaves_in_order());
+        tokio::select! {
+            () = tokio::time::sleep_until(until) => Ok(()),
+            _ = called_off => Ok(()),
+            () = cancel.cancelled() => Err(Stop::Cancelled),
+        }
+    }
+
     /// Leaves rooms for as long as that is wanted; whether the bot stayed in any for another one's sake.
     async fn leave(&self, patient: bool, cancel: &CancellationToken) -> Result<bool, Stop> {
         let mut instructions = self.instructions.clone();
@@ -127,17 +151,18 @@ impl Farewell<'_> {
         let runner = self.cover.runner(self.identity.clone());
         let leaving = runner.run(wishes, self.cover.acts.listen(), state, ending.clone());
         let running = tokio::spawn(leaving.in_current_span());
-        let (mut least, mut moved_at) = (u64::MAX, Instant::now());
+        let (mut least, mut moved_at, mut is_done) = (u64::MAX, Instant::now(), false);
         while instructions.borrow().leaves_in_order() {
             let (pending, is_complete) = {
                 let state = states.borrow_and_update();
                 (state.totals.pending, state.is_complete)
             };
-            if is_complete && pending == 0 {
+            is_done = is_complete && pending == 0;
+            if is_done {
                 break;
             }
             let paused = control.borrow().paused;
-            self.board.set(|report| report.recording = leaving_rooms(pending, paused));
+            say(self.board, &leaving_rooms(pending, paused));
             // Rooms that are made meanwhile are no progress. Who is told to wait does not stand still.
             if paused {
                 (least, moved_at) = (u64::MAX, Instant::now());
@@ -151,7 +176,7 @@ impl Farewell<'_> {
                 changed = instructions.changed() => if changed.is_err() {
                     break;
                 },
-                () = tokio::time::sleep_until(moved_at + STANDSTILL), if !paused => {
+                () = tokio::time::sleep_until(moved_at + self.standstill), if !paused => {
                     tracing::warn!(rooms = pending, "some rooms cannot be left in good order");
                     break;
                 }
@@ -162,16 +187,23 @@ impl Farewell<'_> {
         }
         ending.cancel();
         running.await.map_err(|error| Stop::Broken(format!("leaving rooms: {error}")))?;
-        let stayed = !states.borrow().ignored.is_empty();
+        // Of those that it is still in, it was not let out of the blocked ones.
+        let state = states.borrow();
+        let blocked: u64 = state.totals.blocked.values().sum();
+        let stayed = is_done && state.ignored.len() as u64 > blocked;
         if cancel.is_cancelled() { Err(Stop::Cancelled) } else { Ok(stayed) }
     }
 }
 
-fn leaving_rooms(pending: u64, paused: bool) -> Check {
+fn leaving_rooms(pending: u64, paused: bool) -> String {
     let how = if paused { "; the annotation ems.element.io/coverage-paused holds that up" } else { "" };
-    let message =
-        format!("the bot is being deleted and leaves its rooms: {pending} are left to look at{how}");
-    Check::unknown("LeavingRooms", message)
+    format!("it leaves its rooms: {pending} are left to look at{how}")
+}
+
+/// How far a bot that is being deleted is: it neither records nor comes into rooms any more.
+fn say(board: &Board, how_far: &str) {
+    let check = || Check::unknown("LeavingRooms", format!("the bot is being deleted; {how_far}"));
+    board.set(|report| (report.recording, report.rooms_covered) = (check(), check()));
 }
 
 fn wishes(instructions: &InstructionsReceiver, may_join: &watch::Receiver<bool>) -> Control {

@@ -11,7 +11,7 @@ use super::{
     alive,
     backoff::Backoff,
     board::Board,
-    cover::Cover,
+    cover::{Cover, Farewells},
     guard::{IDENTITY_CURSOR, check},
     inbox,
     media::Bucket,
@@ -26,7 +26,7 @@ use super::{
 use crate::{
     coverage::planner::Identity,
     domain::{
-        BotKind, BotName, Failure, UserId,
+        BotName, Failure, UserId,
         worker::{Check, Instructions},
     },
     homeserver::{Admin, Inspect},
@@ -64,7 +64,7 @@ pub struct Worker {
     pub presence: Arc<dyn Presence>,
     /// Brings the bot into rooms.
     pub cover: Option<Cover>,
-    /// Looks at accounts, uploads, reports and the homeserver, for an Audit Bot.
+    /// Looks at the homeserver and its module, and for an Audit Bot at accounts, uploads and reports.
     pub inspect: Option<Arc<dyn Inspect>>,
     /// Where the content of attachments goes, if not into the database.
     pub bucket: Option<Bucket>,
@@ -84,6 +84,8 @@ pub struct Pace {
     /// The inbox has to be empty for so long before the trail is closed: while a bot is being deleted the console carries
     /// what waits for its trail every few seconds.
     pub quiet: Duration,
+    /// A bot that is removed leaves its rooms.
+    pub farewells: Farewells,
 }
 
 impl Default for Pace {
@@ -93,6 +95,7 @@ impl Default for Pace {
             survey: Duration::from_hours(24),
             moment: Duration::from_secs(10),
             quiet: Duration::from_secs(15),
+            farewells: Farewells::default(),
         }
     }
 }
@@ -257,13 +260,22 @@ impl Worker {
         let is_open = self.recorder.find_by_source(&deleted().source_id, soft).await?.is_none();
         if let Some(cover) = self.cover.as_ref().filter(|_| is_open && told.leaves_in_order()) {
             let identity = Identity { bot: self.user.clone(), server: told.server_name.clone() };
-            let waits_for_bots = self.bot.kind == BotKind::Audit;
             let instructions = self.instructions.clone();
-            cover.farewell(identity, instructions, &self.board, waits_for_bots, soft).await?;
+            let leaving = cover.farewell(identity, instructions, &self.board, self.pace.farewells, soft);
+            // What is changed meanwhile is recorded. The mode stays: nothing takes a deletion back.
+            let followed = async {
+                self.until_mode_changes(Mode::Closing).await;
+                std::future::pending::<()>().await;
+            };
+            tokio::select! {
+                result = leaving => result?,
+                () = followed => {}
+            }
         }
         draining.cancel();
+        let told = self.instructions.borrow().clone();
         if is_open {
-            suspension::note_configuration(&self.recorder, &self.bot, told, soft).await?;
+            suspension::note_configuration(&self.recorder, &self.bot, &told, soft).await?;
             inbox::drain_until_quiet(&self.recorder, &self.metrics, self.pace.quiet, soft).await?;
             let batch = Batch { drafts: vec![deleted()], ..Batch::default() };
             self.recorder.append(&batch, soft).await?;
@@ -272,8 +284,12 @@ impl Worker {
         self.health.ready("sync");
         self.board.set(|report| {
             report.closed = true;
-            report.recording =
-                Check::unknown("Closed", "the custom resource is being deleted, its trail is closed");
+            report.generation = told.generation;
+            let check =
+                || Check::unknown("Closed", "the custom resource is being deleted, its trail is closed");
+            report.recording = check();
+            report.rooms_covered = check();
+            report.module = check();
         });
         Ok(())
     }

@@ -197,6 +197,26 @@ async fn who_inherits_can_use_their_account() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_preview_waits_when_it_is_asked_to_and_passes_over_what_is_gone() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    for _ in 0..2 {
+        homeserver.create_room(&alice, "11", RoomKind::Private);
+    }
+    bot.covered(2, 10).await;
+    let gone = || HomeserverError::NotFound { what: "room_state".to_owned() };
+    let limited =
+        || HomeserverError::RateLimited { what: "room_state", retry_after: Some(Duration::from_secs(3)) };
+    homeserver.fail("room_state", 1, gone);
+    homeserver.fail("room_state", 2, limited);
+    let asked = tokio::time::Instant::now();
+    assert_eq!(previewed(&homeserver, &bot).await, [Removal::Stays(None), Removal::Leaves]);
+    assert_eq!(asked.elapsed().as_secs(), 3);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn of_two_bots_that_are_removed_the_last_one_hands_over() {
     let homeserver = server();
     let person = user(&homeserver, "person");

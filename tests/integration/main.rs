@@ -79,6 +79,8 @@ mod worker_ends;
 #[cfg(test)]
 mod worker_failpoints;
 #[cfg(test)]
+mod worker_farewell;
+#[cfg(test)]
 mod worker_faults;
 #[cfg(test)]
 mod worker_ignored;

@@ -19,7 +19,9 @@ use ems_bots::{
     store::AuditReader as _,
     telemetry::health::Health,
     worker::{
+        acts::Acts,
         board::Board,
+        cover::{Cover, Farewells},
         media::{Bucket, BucketSettings},
         metrics::Metrics,
         ports::{NoPresence, Presence, ReportError, Reporter},
@@ -64,6 +66,8 @@ pub(crate) struct Stage {
     pub(crate) presence: Arc<dyn Presence>,
     /// How long the inbox is watched before the trail is closed.
     pub(crate) quiet: Duration,
+    /// Set: a bot that is removed leaves the rooms of this homeserver.
+    pub(crate) leaves: Option<(MockHomeserver, Farewells)>,
     starts: Mutex<u64>,
 }
 
@@ -127,6 +131,7 @@ impl Stage {
             bucket: None,
             presence: Arc::new(NoPresence),
             quiet: Duration::ZERO,
+            leaves: None,
             starts: Mutex::new(0),
         }
     }
@@ -157,21 +162,30 @@ impl Stage {
         };
         let metrics = Metrics::new(&prometheus::Registry::new(), Arc::new(SystemClock)).unwrap();
         let admin = Arc::from(homeserver.admin(admin));
+        let recorder = Recorder::new(Arc::new(store), Arc::new(SystemClock), board.clone(), metrics.clone());
+        let bot = BotName { namespace: "tenant".into(), name: "auditbot".into(), kind: self.kind };
+        let user = UserId::parse(USER).unwrap();
+        let cover = self.leaves.as_ref().map(|(homeserver, _)| Cover {
+            connect: Arc::new(homeserver.clone()),
+            admin: homeserver.add_user(&Localpart::parse("admin-of-bot").unwrap(), true),
+            acts: Arc::new(Acts::new(bot.clone(), user.clone(), recorder.clone(), CancellationToken::new())),
+            clock: Arc::new(SystemClock),
+        });
         let worker = Worker {
-            bot: BotName { namespace: "tenant".into(), name: "auditbot".into(), kind: self.kind },
-            user: UserId::parse(USER).unwrap(),
+            bot,
+            user,
             operator_version: Some("1.2.3".to_owned()),
             run_id: format!("run-{seed}"),
             sessions: Arc::new(sessions),
             admin,
-            recorder: Recorder::new(Arc::new(store), Arc::new(SystemClock), board.clone(), metrics.clone()),
+            recorder,
             board,
             metrics,
             health: Health::default(),
             instructions: self.instructions.subscribe(),
             reporter: Arc::new(Silent),
             presence: self.presence.clone(),
-            cover: None,
+            cover,
             inspect: self.inspect.clone(),
             bucket: self.bucket.as_ref().map(|settings| Bucket::new(settings).unwrap()),
             pace: Pace {
@@ -179,6 +193,7 @@ impl Stage {
                 survey: Duration::from_millis(200),
                 moment: Duration::from_millis(100),
                 quiet: self.quiet,
+                farewells: self.leaves.as_ref().map(|(_, farewells)| *farewells).unwrap_or_default(),
             },
         };
         Process { worker, killed, seen: sight, homeserver }

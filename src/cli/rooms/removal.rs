@@ -33,9 +33,10 @@ const PROGRESS: usize = 500;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Runs in the bot's pod, where everything that it needs is set:
-  kubectl exec auditbot-worker-0 -- ems-bots rooms preview-removal
+  kubectl -n TENANT exec auditbot-worker-0 -- ems-bots rooms preview-removal
 
-Nothing is changed. With spec.deletionPolicy: Retain the removal itself leaves no room either.
+Nothing is changed. With spec.deletionPolicy: Retain the removal itself leaves no room either. A bot that is suspended
+when it is removed, or whose worker is gone, makes nobody an admin before.
 
 Exit codes:
   0  done
@@ -57,6 +58,7 @@ pub(super) struct Args {
 struct Totals {
     rooms: usize,
     hand_overs: usize,
+    to_bots: usize,
     left_over: usize,
 }
 
@@ -99,10 +101,11 @@ async fn print(args: &Args) -> anyhow::Result<()> {
         }
     }
     out.flush()?;
-    let Totals { rooms, hand_overs, left_over } = totals;
+    let Totals { rooms, hand_overs, to_bots, left_over } = totals;
     writeln!(
         io::stderr(),
-        "{rooms} rooms: in {hand_overs} a member becomes an admin, {left_over} are left without looking"
+        "{rooms} rooms: in {hand_overs} a member becomes an admin, in {to_bots} only other bots are, {left_over} are \
+         left without looking"
     )?;
     Ok(())
 }
@@ -113,7 +116,8 @@ impl Totals {
         match removal {
             Removal::HandsOver(_) => self.hand_overs += 1,
             Removal::Stays(_) => self.left_over += 1,
-            Removal::Leaves | Removal::LeavesToBot => {}
+            Removal::LeavesToBot => self.to_bots += 1,
+            Removal::Leaves => {}
         }
     }
 }
@@ -158,7 +162,7 @@ fn row(out: &mut impl Write, room: &str, what: &str, name: &str) -> io::Result<(
 fn words(removal: &Removal) -> &'static str {
     match removal {
         Removal::Leaves => "the bot leaves",
-        Removal::LeavesToBot => "the bot leaves, another bot is an admin",
+        Removal::LeavesToBot => "the bot leaves, only other bots are admins",
         Removal::HandsOver(_) => "a member becomes an admin",
         Removal::Stays(_) => "the bot is taken out without looking",
     }

@@ -184,12 +184,14 @@ fn outside(facts: &RoomFacts, reason: Exclusion, leave: Leave) -> Plan {
     match (facts.membership, leave, &facts.succession) {
         (Membership::Invited, ..) => Plan::Step(Step::RefuseInvitation(reason)),
         (Membership::Joined, Leave::Nothing, _)
-        | (Membership::Joined, Leave::Everything { patient: true }, Succession::Bot)
+        | (Membership::Joined, Leave::Everything { patient: true }, Succession::Bot { goes_first: true })
         | (Membership::Banned | Membership::Outside, ..) => Plan::Excluded(reason),
         (Membership::Joined, _, Succession::Heir(Heir { user, content })) => {
             Plan::Step(Step::HandOver { user: user.clone(), content: content.clone(), reason })
         }
-        (Membership::Joined, _, Succession::Settled | Succession::Bot) => Plan::Step(Step::Leave(reason)),
+        (Membership::Joined, _, Succession::Settled | Succession::Bot { .. }) => {
+            Plan::Step(Step::Leave(reason))
+        }
     }
 }
 

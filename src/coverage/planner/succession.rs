@@ -15,8 +15,11 @@ pub enum Succession {
     /// Somebody is one already, or the bot can make nobody one: there is nothing to do.
     #[default]
     Settled,
-    /// Only another bot is one, and it may be about to leave, too.
-    Bot,
+    /// Only another bot is one, and it may be about to leave, too: of two, the one whose name comes first goes first.
+    Bot {
+        /// That one goes before this one.
+        goes_first: bool,
+    },
     /// Nobody is one: this member gets the bot's power first.
     Heir(Heir),
 }

@@ -43,8 +43,9 @@ fn any_facts() -> impl Strategy<Value = RoomFacts> {
     ];
     let direct = prop_oneof![Just(None), Just(direct(&["@alice:here.org", "@bob:here.org"]))];
     let heir = Heir { user: "@erin:here.org".to_owned(), content: json!({}) };
+    let bot = |goes_first| Succession::Bot { goes_first };
     let succession =
-        prop_oneof![Just(Succession::Settled), Just(Succession::Bot), Just(Succession::Heir(heir))];
+        prop_oneof![Just(Succession::Settled), Just(Succession::Heir(heir)), any::<bool>().prop_map(bot)];
     (membership, creator, direct, any_power(), any::<[bool; 5]>(), succession).prop_map(
         |(membership, creator, direct, power, bools, succession)| {
             let [is_public, has_local_members, space, inactive, owes] = bools;
@@ -155,8 +156,11 @@ proptest! {
         }
         prop_assert!(!facts.recalled.as_ref().is_some_and(Recalled::is_there));
         let must_be_gone = match selection.leave {
-            Leave::Everything { patient } => !patient || facts.succession != Succession::Bot,
-            Leave::Nothing | Leave::Excluded => false,
+            Leave::Everything { patient } => {
+                !patient || facts.succession != Succession::Bot { goes_first: true }
+            }
+            Leave::Excluded => excluded(&facts, &selection, &identity()).is_some(),
+            Leave::Nothing => false,
         };
         let is_gone = facts.power == Power::Missing || facts.membership != Membership::Joined;
         prop_assert!(!must_be_gone || is_gone);
