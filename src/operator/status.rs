@@ -47,7 +47,7 @@ pub mod types {
 }
 
 /// Reason of the worker's conditions while the operator writes them.
-const WORKER_NOT_READY: &str = "WorkerNotReady";
+pub const WORKER_NOT_READY: &str = "WorkerNotReady";
 /// Reason of `DatabaseReady` while the init container does not succeed.
 const MIGRATION_FAILED: &str = "MigrationFailed";
 

@@ -257,7 +257,7 @@ impl Worker {
     ) -> Result<(), Stop> {
         let deleted = || records::deleted(&self.bot, told, self.recorder.clock().now());
         // After the last record there is none, also if the worker is started once more.
-        let is_open = self.recorder.find_by_source(&deleted().source_id, soft).await?.is_none();
+        let is_open = !self.is_closed(soft).await?;
         if let Some(cover) = self.cover.as_ref().filter(|_| is_open && told.leaves_in_order()) {
             let identity = Identity { bot: self.user.clone(), server: told.server_name.clone() };
             let instructions = self.instructions.clone();

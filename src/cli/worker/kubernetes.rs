@@ -19,21 +19,12 @@ use crate::{
     },
     kube_util::{apply_status, watch::one},
     lifecycle::Lifecycle,
+    operator::status::{WORKER_NOT_READY, types},
     worker::ports::{ReportError, Reporter},
 };
 
 /// Field manager of the worker.
 const FIELD_MANAGER: &str = "ems-bots-worker";
-/// The worker's conditions, and the reason with which the operator says that it does not know them.
-const OF_WORKER: [&str; 6] = [
-    "EncryptionReady",
-    "DatabaseReady",
-    "RoomsCovered",
-    "Recording",
-    "IntegrityVerified",
-    "SynapseModuleActive",
-];
-const NOT_READY: &str = "WorkerNotReady";
 
 /// Watches the custom resource; returns when it was seen once.
 pub(super) async fn start<B: Bot>(
@@ -156,7 +147,7 @@ impl<B: Bot> Reporter for StatusReporter<B> {
                 status
                     .conditions
                     .iter()
-                    .any(|c| OF_WORKER.contains(&c.type_.as_str()) && c.reason == NOT_READY)
+                    .any(|c| types::OF_WORKER.contains(&c.type_.as_str()) && c.reason == WORKER_NOT_READY)
             });
             if is_spoken_for {
                 return;

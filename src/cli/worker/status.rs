@@ -10,6 +10,7 @@ use crate::{
         worker::{Check, WorkerReport},
     },
     kube_util::conditions::{State, condition, merge},
+    operator::status::types,
 };
 
 /// The complete set of what the worker applies.
@@ -17,14 +18,14 @@ pub(super) fn status<B: Bot>(live: &B, report: &WorkerReport, now: Timestamp) ->
     let none = BotStatus::default();
     let old = live.status().unwrap_or(&none);
     let mut checks = vec![
-        ("EncryptionReady", &report.encryption),
-        ("DatabaseReady", &report.database),
-        ("RoomsCovered", &report.rooms_covered),
-        ("IntegrityVerified", &report.integrity),
-        ("SynapseModuleActive", &report.module),
+        (types::ENCRYPTION, &report.encryption),
+        (types::DATABASE, &report.database),
+        (types::ROOMS, &report.rooms_covered),
+        (types::INTEGRITY, &report.integrity),
+        (types::MODULE, &report.module),
     ];
     if B::KIND == BotKind::Audit {
-        checks.push(("Recording", &report.recording));
+        checks.push((types::RECORDING, &report.recording));
     }
     let new = checks.iter().map(|(type_, check)| to_condition(type_, check, report.generation)).collect();
     BotStatus {

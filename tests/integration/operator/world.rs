@@ -12,7 +12,8 @@ use ems_bots::{
     homeserver::{Connect, mock::MockHomeserver},
     kube_util::{backoff::Backoff, events::Events},
     operator::{
-        Ctx, Error, Settings, entropy::Entropy, metrics::Metrics, reconcile, seen::Recent, validate::Claim,
+        Ctx, Error, Settings, entropy::Entropy, metrics::Metrics, reconcile, seen::Recent, status::types,
+        validate::Claim,
     },
 };
 use jiff::Timestamp;
@@ -237,15 +238,7 @@ impl World {
     /// The worker says that all is well, as the worker says it.
     pub(crate) async fn worker_reports<B: Kind>(&self) {
         let live: B = serde_json::from_value(self.api.get(B::PLURAL, NAMESPACE, B::NAME).unwrap()).unwrap();
-        let types = [
-            "EncryptionReady",
-            "DatabaseReady",
-            "RoomsCovered",
-            "Recording",
-            "IntegrityVerified",
-            "SynapseModuleActive",
-        ];
-        let conditions: Vec<Value> = types
+        let conditions: Vec<Value> = types::OF_WORKER
             .iter()
             .map(|type_| {
                 json!({"type": type_, "status": "True", "reason": "Fine", "message": "", "observedGeneration": 1,
