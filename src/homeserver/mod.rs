@@ -63,6 +63,8 @@ pub trait Admin: Send + Sync {
     /// Sets the display name. Expensive on the homeserver (rewrites every membership): call it
     /// only when it differs.
     async fn set_display_name(&self, user: &UserId, name: &str) -> Result<()>;
+    /// Uploads a PNG and makes it the avatar. As expensive as [`Self::set_display_name`].
+    async fn set_avatar(&self, user: &UserId, png: &'static [u8]) -> Result<()>;
     /// Locks or unlocks an account.
     async fn set_locked(&self, user: &UserId, locked: bool) -> Result<()>;
     /// Deactivates an account: devices, account data and key backup are destroyed.

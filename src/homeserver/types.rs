@@ -23,6 +23,8 @@ pub struct Account {
     pub restriction: Option<&'static str>,
     /// Display name.
     pub display_name: Option<String>,
+    /// Its avatar, an `mxc://` address.
+    pub avatar_url: Option<String>,
     /// The identifier under the auth provider [`OWNERSHIP_PROVIDER`], by which an account proves
     /// that this product made it, and for which custom resource identity.
     pub ownership: Option<String>,

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     crd::annotations,
-    domain::{DeviceId, UserId},
+    domain::{BotKind, DeviceId, Failure as _, UserId},
     homeserver::{Account, Admin, Connect, HomeserverError, NewAccount, Session},
     kube_util::{Created, create_or_read, events::Notice, orphans},
 };
@@ -299,6 +299,9 @@ async fn ensure_bot(
     if account.display_name.as_deref() != Some(&bot.display_name) {
         admin.set_display_name(&bot.user_id, &bot.display_name).await?;
     }
+    if account.avatar_url.is_none() {
+        show_face(bot, admin).await;
+    }
     if account.locked != bot.suspend {
         admin.set_locked(&bot.user_id, bot.suspend).await?;
         let (reason, did) =
@@ -306,6 +309,18 @@ async fn ensure_bot(
         notices.push(told(false, reason, format!("{did} the account {}", bot.user_id)));
     }
     Ok(())
+}
+
+/// Gives the account a picture by which people know it in any client; whoever gives it another one keeps that. A
+/// homeserver that takes no media is no obstacle.
+async fn show_face(bot: &Validated, admin: &dyn Admin) {
+    let picture = match bot.kind {
+        BotKind::Admin => include_bytes!("avatars/adminbot.png").as_slice(),
+        BotKind::Audit => include_bytes!("avatars/auditbot.png").as_slice(),
+    };
+    if let Err(error) = admin.set_avatar(&bot.user_id, picture).await {
+        tracing::warn!(user = %bot.user_id, %error, category = error.category(), "the bot has no avatar yet");
+    }
 }
 
 /// Something that people should see.

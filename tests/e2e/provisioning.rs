@@ -69,6 +69,15 @@ async fn the_account_is_a_marked_bot(scene: &Scene, name: &str) {
     assert_eq!((&account["locked"], &account["deactivated"]), (&json!(false), &json!(false)));
     let display = if name == "adminbot" { "Admin Bot" } else { "Audit Bot" };
     assert_eq!(account["displayname"], display);
+    let picture = match name {
+        "adminbot" => include_bytes!("../../src/operator/avatars/adminbot.png").len(),
+        _ => include_bytes!("../../src/operator/avatars/auditbot.png").len(),
+    };
+    let avatar =
+        account["avatar_url"].as_str().and_then(|url| url.strip_prefix("mxc://")).expect("an avatar");
+    let (_, media) = scene.synapse.admin("GET", &format!("/_synapse/admin/v1/media/{avatar}"), None).await;
+    let media = &media["media_info"];
+    assert_eq!((&media["media_type"], &media["media_length"]), (&json!("image/png"), &json!(picture)));
     let secret = scene.tenant.secret_data(&format!("{name}-account")).await.expect("it was generated");
     let keys: Vec<&str> = secret.keys().map(String::as_str).collect();
     assert_eq!(keys, ["device-prefix", "ownership", "password", "username"]);

@@ -253,6 +253,24 @@ async fn a_name_that_somebody_took_meanwhile_is_not_marked_as_ours() {
 }
 
 #[tokio::test]
+async fn an_avatar_is_uploaded_as_it_is_and_then_set() {
+    let server = MockServer::start().await;
+    let uploaded = ResponseTemplate::new(200).set_body_json(json!({ "content_uri": "mxc://here.org/abc" }));
+    Mock::given(path("/_matrix/media/v3/upload")).respond_with(uploaded).mount(&server).await;
+    Mock::given(method("PUT"))
+        .respond_with(ResponseTemplate::new(200).set_body_json(json!({})))
+        .mount(&server)
+        .await;
+    let bot = UserId::parse("@bot:here.org").unwrap();
+    admin(&server).set_avatar(&bot, b"\x89PNG picture").await.unwrap();
+    let requests = server.received_requests().await.unwrap();
+    assert_eq!(requests[0].headers["content-type"], "image/png");
+    assert_eq!(requests[0].body, b"\x89PNG picture");
+    assert_eq!(requests[1].url.path(), "/_synapse/admin/v2/users/@bot:here.org");
+    assert_eq!(requests[1].body_json::<Value>().unwrap(), json!({ "avatar_url": "mxc://here.org/abc" }));
+}
+
+#[tokio::test]
 async fn limits_are_written_only_when_they_differ() {
     for (now, unlimited, writes) in [
         (json!({}), true, vec!["POST"]),

@@ -242,6 +242,14 @@ impl Admin for MockAdmin {
         self.act("set_display_name", user.as_str(), act).await
     }
 
+    async fn set_avatar(&self, user: &UserId, _png: &'static [u8]) -> Result<()> {
+        let act = |world: &mut World| {
+            world.user_mut(user)?.account.avatar_url = Some("mxc://example.org/avatar".to_owned());
+            Ok(())
+        };
+        self.act("set_avatar", user.as_str(), act).await
+    }
+
     async fn set_locked(&self, user: &UserId, locked: bool) -> Result<()> {
         let act = |world: &mut World| {
             world.user_mut(user)?.account.locked = locked;

@@ -270,6 +270,7 @@ impl World {
             appservice: None,
             restriction: None,
             display_name,
+            avatar_url: None,
             ownership,
         };
         let made = MockUser {

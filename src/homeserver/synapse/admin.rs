@@ -61,6 +61,7 @@ struct AccountAnswer {
     #[serde(default)]
     shadow_banned: bool,
     displayname: Option<String>,
+    avatar_url: Option<String>,
     #[serde(default)]
     external_ids: Vec<ExternalId>,
 }
@@ -82,6 +83,7 @@ impl From<AccountAnswer> for Account {
             appservice: answer.appservice_id,
             restriction: restrictions.into_iter().find(|(is_so, _)| *is_so).map(|(_, what)| what),
             display_name: answer.displayname,
+            avatar_url: answer.avatar_url.filter(|url| !url.is_empty()),
             ownership: answer.external_ids.into_iter().find(ours).map(|id| id.external_id),
         }
     }
@@ -246,6 +248,18 @@ impl Admin for SynapseAdmin {
 
     async fn set_display_name(&self, user: &UserId, name: &str) -> Result<()> {
         self.put_user("setting a display name", user, json!({ "displayname": name })).await.map(|_| ())
+    }
+
+    async fn set_avatar(&self, user: &UserId, png: &'static [u8]) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Uploaded {
+            content_uri: String,
+        }
+        let call = Call::new(Method::POST, "upload of an avatar", "_matrix/media/v3/upload", &[]);
+        let call = call.about(user.as_str()).query("filename", "avatar.png").png(png);
+        let uploaded = self.ask(call).await?.parse::<Uploaded>()?;
+        let avatar = json!({ "avatar_url": uploaded.content_uri });
+        self.put_user("setting an avatar", user, avatar).await.map(|_| ())
     }
 
     async fn set_locked(&self, user: &UserId, locked: bool) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::Method;
+use reqwest::{Method, header::CONTENT_TYPE};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use url::Url;
@@ -20,6 +20,11 @@ use crate::{
 const SMALL: usize = 1 << 20;
 const LARGE: usize = 128 << 20;
 
+enum Body {
+    Json(Value),
+    Png(&'static [u8]),
+}
+
 /// A request before it is sent.
 pub(super) struct Call<'a> {
     /// What is asked, for errors.
@@ -29,7 +34,7 @@ pub(super) struct Call<'a> {
     method: Method,
     path: Vec<&'a str>,
     query: Vec<(&'static str, String)>,
-    body: Option<Value>,
+    body: Option<Body>,
     token: Option<&'a SecretString>,
     secrets: Vec<&'a SecretString>,
     limit: usize,
@@ -73,7 +78,12 @@ impl<'a> Call<'a> {
     }
 
     pub(super) fn body(mut self, body: Value) -> Self {
-        self.body = Some(body);
+        self.body = Some(Body::Json(body));
+        self
+    }
+
+    pub(super) fn png(mut self, png: &'static [u8]) -> Self {
+        self.body = Some(Body::Png(png));
         self
     }
 
@@ -172,9 +182,11 @@ impl Http {
         if let Some(token) = call.token {
             request = request.bearer_auth(token.expose_secret());
         }
-        if let Some(body) = &call.body {
-            request = request.json(body);
-        }
+        request = match &call.body {
+            Some(Body::Json(body)) => request.json(body),
+            Some(Body::Png(png)) => request.header(CONTENT_TYPE, "image/png").body(*png),
+            None => request,
+        };
         let exchange = async {
             let mut response = request.send().await.map_err(|error| self.unreachable(error))?;
             let status = response.status().as_u16();

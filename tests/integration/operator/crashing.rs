@@ -92,6 +92,9 @@ impl Admin for CrashingAdmin {
     async fn set_display_name(&self, user: &UserId, name: &str) -> Result<()> {
         write!(self, self.0.set_display_name(user, name))
     }
+    async fn set_avatar(&self, user: &UserId, png: &'static [u8]) -> Result<()> {
+        write!(self, self.0.set_avatar(user, png))
+    }
     async fn set_locked(&self, user: &UserId, locked: bool) -> Result<()> {
         write!(self, self.0.set_locked(user, locked))
     }

@@ -6,7 +6,10 @@ use std::{
 };
 
 use base64::Engine as _;
-use ems_bots::crd::{AdminBot, AuditBot};
+use ems_bots::{
+    crd::{AdminBot, AuditBot},
+    homeserver::HomeserverError,
+};
 use http::Method;
 use serde_json::{Value, json};
 
@@ -82,6 +85,29 @@ async fn an_idle_system_is_not_written_to_also_not_by_a_new_process() {
         "a restart logs in nowhere"
     );
     assert_eq!(world.homeserver.count("set_display_name"), 0, "an unchanged name is expensive to set");
+    assert_eq!(world.homeserver.count("set_avatar"), 1, "an unchanged avatar is, too");
+}
+
+#[tokio::test]
+async fn a_homeserver_that_takes_no_picture_is_no_obstacle_and_one_that_is_there_stays() {
+    let world = World::new();
+    world.homeserver.fail("set_avatar", 1, || HomeserverError::NotOffered { what: "upload of an avatar" });
+    world.bot::<AuditBot>(&json!({}));
+    let ctx = world.start();
+    world.settle::<AuditBot>(&ctx).await;
+    let avatar = || {
+        let world = world.homeserver.world();
+        world.users["@auditbot:example.org"].account.avatar_url.clone()
+    };
+    let tries = world.homeserver.count("set_avatar");
+    assert!(tries >= 1);
+    world.reconcile::<AuditBot>(&ctx).await.unwrap().unwrap();
+    assert!(avatar().is_some());
+    let other = Some("mxc://example.org/other".to_owned());
+    world.homeserver.world().users.get_mut("@auditbot:example.org").unwrap().account.avatar_url =
+        other.clone();
+    world.reconcile::<AuditBot>(&ctx).await.unwrap().unwrap();
+    assert_eq!(avatar(), other);
 }
 
 #[tokio::test]
