@@ -61,8 +61,12 @@ impl ActLog for Counts {
 
 #[async_trait]
 impl RoomBook for Counts {
-    async fn read(&self) -> Result<Vec<RoomNote>, BookError> {
-        Ok(Vec::new())
+    async fn open(&self) -> Result<(Vec<RoomNote>, bool), BookError> {
+        Ok((Vec::new(), false))
+    }
+
+    async fn close(&self) -> Result<(), BookError> {
+        Ok(())
     }
 
     async fn write(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), BookError> {
@@ -159,7 +163,7 @@ impl Running {
         let (wishes, control) = watch::channel(Control::default());
         let (reports, state) = watch::channel(CoverageState::default());
         let cancel = CancellationToken::new();
-        let (_, hints) = mpsc::channel(1);
+        let (_, hints) = mpsc::unbounded_channel();
         let task = tokio::spawn(runner.run(control, hints, reports, cancel.clone()));
         Self { counts, state, cancel, task, _wishes: wishes }
     }

@@ -30,10 +30,12 @@ pub struct BookError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
 /// Keeps the notes; the worker's implementation has them in the trail's database.
 #[async_trait]
 pub trait RoomBook: Send + Sync {
-    /// All of them.
-    async fn read(&self) -> Result<Vec<RoomNote>, BookError>;
+    /// All of them, and whether they were closed a short while ago; that is said once.
+    async fn open(&self) -> Result<(Vec<RoomNote>, bool), BookError>;
     /// Notes rooms, and forgets those that are gone: both or none.
     async fn write(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), BookError>;
+    /// All is noted, and nothing more is done.
+    async fn close(&self) -> Result<(), BookError>;
 }
 
 /// What is to be written together.
@@ -61,8 +63,13 @@ impl Scribe {
         Self { book, writing: JoinSet::new(), not_before: now }
     }
 
-    pub(super) async fn read(&self) -> Result<Vec<RoomNote>, BookError> {
-        self.book.read().await
+    pub(super) async fn open(&self) -> Result<(Vec<RoomNote>, bool), BookError> {
+        self.book.open().await
+    }
+
+    /// Only to be called when it is free.
+    pub(super) async fn close(&self) -> Result<(), BookError> {
+        self.book.close().await
     }
 
     /// When it takes changes again; `None` while it writes.

@@ -10,14 +10,14 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::{Duration, Instant};
 
-use self::entry::Entry;
+use self::entry::{Belief, Entry};
 use super::{
     book::{Changes, MOST},
     carry_out::{State, Visit},
     schedule::Schedule,
 };
 use crate::{
-    domain::{RoomId, room::RoomNote, worker::RoomTotals},
+    domain::{RoomId, room::RoomNote, selection::WishMark, worker::RoomTotals},
     homeserver::RoomListing,
 };
 
@@ -33,12 +33,36 @@ pub(super) struct Entries {
     is_listed: bool,
     /// What an earlier process noted of rooms that were not listed yet.
     remembered: HashMap<RoomId, RoomNote>,
+    /// The process that noted it has ended in order, a short while ago.
+    is_believed: bool,
     /// No earlier process has noted anything.
     is_first: bool,
     /// Rooms of which the book says something else.
     unnoted: BTreeSet<RoomId>,
     /// Rooms that are in the book and no longer there.
     gone: BTreeSet<RoomId>,
+    /// Notes to be written of rooms that were never listed.
+    unlooked: Vec<RoomNote>,
+}
+
+/// What is to be known before an earlier process is believed.
+pub(super) struct Doubts<'a> {
+    pub wishes: WishMark,
+    /// Rooms of which something is known that it did not know.
+    pub rooms: [&'a HashSet<RoomId>; 2],
+}
+
+/// A room whose visit begins.
+pub(super) struct Due {
+    pub room: RoomId,
+    /// Somebody is waiting for it.
+    pub is_urgent: bool,
+}
+
+impl Doubts<'_> {
+    fn has(&self, room: &RoomId) -> bool {
+        self.rooms.iter().any(|rooms| rooms.contains(room))
+    }
 }
 
 impl Entries {
@@ -51,15 +75,18 @@ impl Entries {
             recheck,
             is_listed: false,
             remembered: HashMap::new(),
+            is_believed: false,
             is_first: false,
             unnoted: BTreeSet::new(),
             gone: BTreeSet::new(),
+            unlooked: Vec::new(),
         }
     }
 
     /// What an earlier process noted.
-    pub(super) fn remember(&mut self, notes: Vec<RoomNote>) {
+    pub(super) fn remember(&mut self, notes: Vec<RoomNote>, is_believed: bool) {
         self.is_first = notes.is_empty();
+        self.is_believed = is_believed;
         self.remembered = notes.into_iter().map(|note| (note.room_id.clone(), note)).collect();
     }
 
@@ -67,10 +94,19 @@ impl Entries {
         self.rooms.get(room)
     }
 
-    /// Takes a fresh listing over; rooms that changed become due.
-    pub(super) fn refresh(&mut self, listings: Vec<RoomListing>, joined: &HashSet<RoomId>, now: Instant) {
+    /// Takes a fresh listing over; rooms that changed become due, and those of which it is not to be believed that they
+    /// are as they were.
+    pub(super) fn refresh(
+        &mut self,
+        listings: Vec<RoomListing>,
+        joined: &HashSet<RoomId>,
+        doubts: &Doubts<'_>,
+        now: Instant,
+    ) {
         let listed: HashSet<RoomId> = listings.iter().map(|listing| listing.room_id.clone()).collect();
-        for listing in listings {
+        // What is believed is looked at again little by little.
+        let apart = self.recheck / u32::try_from(listings.len()).unwrap_or(u32::MAX).max(1);
+        for (listing, number) in listings.into_iter().zip(1_u32..) {
             let room = listing.room_id.clone();
             let is_joined = joined.contains(&room);
             if self.rooms.contains_key(&room) {
@@ -78,7 +114,11 @@ impl Entries {
             } else {
                 let mut entry = Entry::new(listing, is_joined, self.is_listed, now);
                 match self.remembered.remove(&room) {
-                    Some(note) => entry.remember(&note),
+                    Some(note) => {
+                        let believes = self.is_believed && !self.is_listed && !doubts.has(&room);
+                        let (wishes, recheck_at) = (doubts.wishes, now + apart * number);
+                        entry.remember(&note, believes.then_some(Belief { wishes, recheck_at }));
+                    }
                     // Of where it was before there was a book nobody knows whether it has greeted.
                     None => entry.memory.is_greeted = is_joined && self.is_first && !self.is_listed,
                 }
@@ -107,6 +147,11 @@ impl Entries {
         self.is_listed = true;
     }
 
+    /// Whether the rooms of the homeserver are known.
+    pub(super) fn are_listed(&self) -> bool {
+        self.is_listed
+    }
+
     /// Makes a room due now, whatever it waits for.
     pub(super) fn hint(&mut self, room: &RoomId, now: Instant) -> bool {
         self.change(room, |entry| entry.hinted(now)).is_some()
@@ -127,13 +172,13 @@ impl Entries {
 
     /// Rooms to visit now, marked as being visited: first those that have just been made, or that
     /// something happened in.
-    pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<RoomId> {
+    pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<Due> {
         let mut taken = Vec::new();
         while taken.len() < most
             && let Some(room) = self.schedule.first_due(now)
         {
-            self.change(&room, Entry::taken);
-            taken.push(room);
+            let is_urgent = self.change(&room, Entry::taken).unwrap_or(false);
+            taken.push(Due { room, is_urgent });
         }
         taken
     }
@@ -183,15 +228,31 @@ impl Entries {
         Some(result)
     }
 
+    /// Ends: what there is to do, nobody does any more. Rooms in which something is open are not at rest.
+    pub(super) fn close(&mut self, wishes: WishMark, is_open: impl Fn(&RoomId) -> bool, now: Instant) {
+        let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
+        for room in &rooms {
+            let is_open = is_open(room);
+            self.change(room, |entry| entry.close(wishes, is_open, now));
+        }
+        // What was never listed was not looked at either.
+        for note in self.remembered.values_mut().filter(|note| note.rests_as.is_some()) {
+            note.rests_as = None;
+            self.unlooked.push(note.clone());
+        }
+    }
+
     /// Whether there is anything to write into the book.
     pub(super) fn has_changes(&self) -> bool {
-        !self.unnoted.is_empty() || !self.gone.is_empty()
+        !self.unnoted.is_empty() || !self.gone.is_empty() || !self.unlooked.is_empty()
     }
 
     /// What is to be written into the book, which from now on counts as written.
     pub(super) fn take_changes(&mut self, now: Timestamp) -> Changes {
         let rooms: Vec<RoomId> = self.unnoted.iter().take(MOST).cloned().collect();
-        let notes = rooms.iter().filter_map(|room| self.change(room, |entry| entry.note(now))).collect();
+        let mut notes: Vec<RoomNote> =
+            rooms.iter().filter_map(|room| self.change(room, |entry| entry.note(now))).collect();
+        notes.append(&mut self.unlooked);
         let mut gone = std::mem::take(&mut self.gone);
         if let Some(first) = gone.iter().nth(MOST).cloned() {
             self.gone = gone.split_off(&first);

@@ -33,7 +33,7 @@ impl Default for RunnerSettings {
 }
 
 /// The wishes of the custom resource; a change takes effect at once.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Control {
     /// Rooms to be in.
     pub selection: RoomSelection,
@@ -62,7 +62,7 @@ pub struct Problem {
 /// What the loop says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CoverageState {
-    /// Every room has been looked at since the start.
+    /// Every room has been looked at since the start, or is believed to be as an earlier process left it.
     pub is_complete: bool,
     /// Rooms by state.
     pub totals: RoomTotals,

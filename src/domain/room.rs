@@ -40,6 +40,10 @@ impl RoomState {
     }
 }
 
+/// The wishes for a room and what is listed of it, as one number: where it is the same, nothing of that has changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RestMark(pub i64);
+
 /// What is noted of a room, so that people can ask and the next process of the worker knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RoomNote {
@@ -57,6 +61,8 @@ pub struct RoomNote {
     pub is_greeted: bool,
     /// The bot was seen among the functional members; a person who takes it out has their way.
     pub was_functional_member: bool,
+    /// Set where there was nothing to do when the process ended that wrote the note: what was so then.
+    pub rests_as: Option<RestMark>,
 }
 
 /// Which notes are asked for; what is `None` does not matter.

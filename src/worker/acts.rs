@@ -39,8 +39,6 @@ const IGNORED: &str = "coverage:ignored";
 const EARLIER_MS: i64 = 10_000;
 /// An act shows in the room within so much time, as a rule within a second.
 const LATER_MS: i64 = 120_000;
-/// Hints are dropped when coverage is this far behind: it polls anyway.
-const HINTS: usize = 1024;
 
 /// An act of the last minutes, by which its traces are known.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,7 +61,7 @@ pub struct Acts {
     ignored: Mutex<Arc<BTreeSet<RoomId>>>,
     /// Events by their ids, where the homeserver told them.
     sent: Mutex<HashMap<String, i64>>,
-    hints: Mutex<Option<mpsc::Sender<Hint>>>,
+    hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
     cancel: CancellationToken,
 }
 
@@ -107,14 +105,14 @@ impl Acts {
         }
     }
 
-    /// Where coverage notes rooms.
-    pub(crate) fn book(&self) -> Book {
-        Book { recorder: self.recorder.clone() }
+    /// Where coverage notes rooms; see [`Book::open`].
+    pub(crate) async fn open_book(&self, cancel: &CancellationToken) -> Result<Book, Stop> {
+        Book::open(self.recorder.clone(), cancel).await
     }
 
     /// A new receiver of hints; the former one gets none any more.
-    pub(crate) fn listen(&self) -> mpsc::Receiver<Hint> {
-        let (sender, receiver) = mpsc::channel(HINTS);
+    pub(crate) fn listen(&self) -> mpsc::UnboundedReceiver<Hint> {
+        let (sender, receiver) = mpsc::unbounded_channel();
         *locked(&self.hints) = Some(sender);
         receiver
     }
@@ -192,14 +190,13 @@ impl ActLog for Acts {
 impl Presence for Acts {
     fn look_at(&self, room: &RoomId) {
         if let Some(hints) = &*locked(&self.hints) {
-            // A full queue means that coverage looks at everything soon anyway.
-            let _ = hints.try_send(Hint::Room(room.clone()));
+            let _ = hints.send(Hint::Room(room.clone()));
         }
     }
 
     fn invited(&self, room: &RoomId) {
         if let Some(hints) = &*locked(&self.hints) {
-            let _ = hints.try_send(Hint::Invited(room.clone()));
+            let _ = hints.send(Hint::Invited(room.clone()));
         }
     }
 

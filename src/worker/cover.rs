@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::watch, time::Instant};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::Instrument as _;
 
-use super::{acts::Acts, board::Board, ports::InstructionsReceiver, recorder::Stop};
+use super::{acts::Acts, board::Board, book::Book, ports::InstructionsReceiver, recorder::Stop};
 use crate::{
     coverage::{
         Control, CoverageState, Runner, RunnerSettings,
@@ -56,17 +56,18 @@ impl Cover {
     pub(crate) async fn run(
         self,
         bot: UserId,
+        book: Book,
         instructions: InstructionsReceiver,
         may_join: watch::Receiver<bool>,
         board: Board,
         cancel: CancellationToken,
     ) -> Result<(), Stop> {
         let server = instructions.borrow().server_name.clone();
-        let runner = self.runner(Identity { bot, server });
+        let runner = self.runner(Identity { bot, server }, book);
         let (control, wishes) = watch::channel(wishes(&instructions, &may_join));
         let (state, states) = watch::channel(CoverageState::default());
         let covering = runner.run(wishes, self.acts.listen(), state, cancel.child_token());
-        let running = tokio::spawn(covering.in_current_span());
+        let running = AbortOnDropHandle::new(tokio::spawn(covering.in_current_span()));
         tokio::select! {
             () = steer(control, instructions.clone(), may_join.clone()) => {}
             () = tell(states, &instructions, &may_join, &board, &self.acts) => {}
@@ -78,13 +79,13 @@ impl Cover {
 }
 
 impl Cover {
-    fn runner(&self, identity: Identity) -> Runner {
+    fn runner(&self, identity: Identity, book: Book) -> Runner {
         Runner::new(
             self.connect.clone(),
             self.admin.clone(),
             identity,
             self.acts.clone(),
-            Arc::new(self.acts.book()),
+            Arc::new(book),
             self.clock.clone(),
             RunnerSettings::default(),
         )
@@ -148,9 +149,10 @@ impl Farewell<'_> {
         let (control, wishes) = watch::channel(Control { selection, paused });
         let (state, mut states) = watch::channel(CoverageState::default());
         let ending = cancel.child_token();
-        let runner = self.cover.runner(self.identity.clone());
+        let book = self.cover.acts.open_book(cancel).await?;
+        let runner = self.cover.runner(self.identity.clone(), book);
         let leaving = runner.run(wishes, self.cover.acts.listen(), state, ending.clone());
-        let running = tokio::spawn(leaving.in_current_span());
+        let running = AbortOnDropHandle::new(tokio::spawn(leaving.in_current_span()));
         let (mut least, mut moved_at, mut is_done) = (u64::MAX, Instant::now(), false);
         while instructions.borrow().leaves_in_order() {
             let (pending, is_complete) = {
@@ -227,7 +229,13 @@ async fn steer(
         if !open {
             std::future::pending::<()>().await;
         }
-        control.send_replace(wishes(&instructions, &may_join));
+        let new = wishes(&instructions, &may_join);
+        // The custom resource changes with every write of its status, which is no reason to look at every room.
+        control.send_if_modified(|control| {
+            let is_new = *control != new;
+            *control = new;
+            is_new
+        });
     }
 }
 

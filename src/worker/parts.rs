@@ -67,14 +67,18 @@ impl Worker {
         };
         parts.spawn(late_keys.run(inner.clone()).in_current_span());
         let (allow, may_join) = watch::channel(session.trouble.is_none_or(Trouble::may_join));
+        // It ends after the others: what capture sees last concerns it, too.
+        let others_ended = CancellationToken::new();
         if let Some(cover) = self.cover.clone() {
             cover.acts.load(cancel).await?;
+            let book = cover.acts.open_book(cancel).await?;
             let covering = cover.run(
                 self.user.clone(),
+                book,
                 self.instructions.clone(),
                 may_join,
                 self.board.clone(),
-                inner.clone(),
+                others_ended.clone(),
             );
             parts.spawn(covering.in_current_span());
         }
@@ -114,6 +118,9 @@ impl Worker {
             inner.cancel();
             if result.is_ok() {
                 result = ended;
+            }
+            if parts.len() <= 1 {
+                others_ended.cancel();
             }
         }
         result

@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::{
-    selection::Leave,
-    worker::{Instructions, SuspendCapture},
-};
+use crate::domain::worker::{Instructions, SuspendCapture};
 
 /// The state that the worker should be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,8 +27,6 @@ pub(crate) fn mode(instructions: &Instructions) -> Mode {
 
 /// The part of the instructions that a change record shows.
 pub(crate) fn summary(instructions: &Instructions) -> Value {
-    let rooms = &instructions.rooms;
-    let texts = |ids: Vec<String>| Value::from(ids);
     json!({
         "displayName": instructions.display_name,
         "suspend": instructions.suspend,
@@ -45,17 +40,6 @@ pub(crate) fn summary(instructions: &Instructions) -> Value {
             "bucket": media.place,
         })),
         "coveragePaused": instructions.coverage_paused,
-        "rooms": {
-            "directMessages": rooms.direct_messages,
-            "localOnly": rooms.local_only,
-            "deny": texts(rooms.deny.iter().map(ToString::to_string).collect()),
-            "only": texts(rooms.only.iter().map(ToString::to_string).collect()),
-            "excludeUsers": texts(rooms.exclude_users.iter().map(ToString::to_string).collect()),
-            "excludeSpaces": texts(rooms.exclude_spaces.iter().map(ToString::to_string).collect()),
-            "creatorPattern": rooms.creator_pattern.as_ref().map(ToString::to_string),
-            "minimumLastActiveSeconds": rooms.minimum_last_active.map(|time| time.as_secs()),
-            "leaveExcluded": rooms.leave != Leave::Nothing,
-            "notice": rooms.notice,
-        },
+        "rooms": instructions.rooms.to_json(),
     })
 }

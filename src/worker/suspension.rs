@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     backoff::Backoff,
     board::Board,
+    book,
     capture::{CURSOR, last_event_cursor, sync_filter},
     convert::diff,
     plan::summary,
@@ -51,7 +52,9 @@ pub(super) async fn begin(
 ) -> Result<(), Stop> {
     if since(recorder, cancel).await?.is_none() {
         let now = recorder.clock().now().as_millisecond().to_string();
-        let batch = Batch { cursors: vec![(SUSPENDED.to_owned(), now)], ..Batch::default() };
+        // What happens meanwhile, sync may never tell.
+        let cursors = vec![(SUSPENDED.to_owned(), now), book::reopened()];
+        let batch = Batch { cursors, ..Batch::default() };
         recorder.append(&batch, cancel).await?;
     }
     board.set(|report| {

@@ -97,7 +97,7 @@ async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
     for room in rooms.iter().filter(|room| !chats.contains(room)) {
         assert!(!audit.room(room).await.contains_key(&key(FUNCTIONAL_MEMBERS, "")), "{room}");
     }
-    let acts = audit.log.0.lock().unwrap().clone();
+    let acts = audit.log.acts.lock().unwrap().clone();
     for (act, outcome) in acts.iter().filter(|(act, _)| act.kind == StepKind::MakeAdmin) {
         // In a direct chat both have power 100, and the homeserver takes one of them.
         let whose = act.on_behalf_of.as_deref().expect("somebody");
@@ -144,7 +144,7 @@ async fn rooms_under_creation_are_never_harmed() {
         tokio::spawn(async move {
             while let Ok(list) = reader.rooms().await {
                 for room in list.rooms {
-                    if hints.send(Hint::Room(room.room_id)).await.is_err() {
+                    if hints.send(Hint::Room(room.room_id)).is_err() {
                         return looking;
                     }
                 }
@@ -200,7 +200,7 @@ async fn what_people_do_to_the_bot_is_answered() {
     assert_eq!(act(&synapse, &alice, banned, "ban", user).await.0, 200);
     let levels = json!({ "users": {} });
     assert_eq!(act(&synapse, &alice, demoted, "state/m.room.power_levels", levels).await.0, 200);
-    bot.hints.send(Hint::Room(RoomId::parse(demoted.clone()).unwrap())).await.unwrap();
+    bot.hints.send(Hint::Room(RoomId::parse(demoted.clone()).unwrap())).unwrap();
     for room in [kicked, banned, demoted] {
         let back = ("join".to_owned(), 100);
         eventually("the bot's old place", Duration::from_secs(30), || async {
@@ -215,7 +215,7 @@ async fn what_people_do_to_the_bot_is_answered() {
     let room = RoomId::parse(denied.clone()).unwrap();
     bot.control.send_modify(|control| control.selection.deny = vec![room.clone()]);
     let invited = act(&synapse, &alice, &denied, "invite", json!({ "user_id": bot.user })).await;
-    bot.hints.send(Hint::Invited(room)).await.unwrap();
+    bot.hints.send(Hint::Invited(room)).unwrap();
     bot.until("refused", 30, |state| state.totals.excluded.get("denied") == Some(&1)).await;
     // Whether it had joined before the selection changed or not: it is not in there now.
     assert!(matches!(invited.0, 200 | 403), "{invited:?}");

@@ -153,7 +153,7 @@ async fn every_room_that_somebody_could_let_the_bot_into_is_recovered_and_left_a
         let standing = synapse.standing(room, bot.user.as_str()).await;
         assert_eq!(standing, ("join".to_owned(), *power), "{name}");
         assert_eq!(without_bot(bot.user.as_str(), bot.room(room).await), before, "{name}");
-        let log = bot.log.0.lock().unwrap().clone();
+        let log = bot.log.acts.lock().unwrap().clone();
         let here: Vec<_> = log.iter().filter(|(act, _)| act.room_id.as_str() == room).collect();
         let kinds: Vec<StepKind> = here.iter().map(|(act, _)| act.kind).collect();
         assert_eq!(kinds, *acts, "{name}");
@@ -185,7 +185,7 @@ async fn what_a_creator_does_to_the_bot_again_and_again_is_mended_each_time() {
     let place = ("join".to_owned(), 100);
     for verb in ["kick", "ban", "kick"] {
         ok(act(&synapse, &alice, &room, verb, user.clone()).await);
-        bot.hints.send(Hint::Room(RoomId::parse(room.clone()).unwrap())).await.unwrap();
+        bot.hints.send(Hint::Room(RoomId::parse(room.clone()).unwrap())).unwrap();
         eventually(verb, Duration::from_secs(30), || async {
             let standing = synapse.standing(&room, bot.user.as_str()).await;
             if standing == place { Ok(()) } else { Err(format!("{standing:?}")) }

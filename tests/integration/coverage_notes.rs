@@ -23,7 +23,7 @@ fn noted(bot: &Bot) -> BTreeMap<RoomId, RoomNote> {
 }
 
 /// The next process, after this one was killed.
-fn after_a_kill(homeserver: &MockHomeserver, bot: &Bot, control: Control) -> Bot {
+pub(crate) fn after_a_kill(homeserver: &MockHomeserver, bot: &Bot, control: Control) -> Bot {
     bot.task.abort();
     let admin = homeserver.add_user(&localpart("second-admin"), true);
     continue_as(homeserver, bot, admin, control)
@@ -57,7 +57,7 @@ async fn every_room_is_noted_with_its_state_and_only_when_that_changes() {
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(bot.log.notes(), written, "an hour in which nothing happened");
 
-    // The next process looks at everything, and has nothing to write.
+    // The next process has nothing to write.
     let mut next = after_a_kill(&homeserver, &bot, control);
     next.covered(1, 10).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -94,7 +94,7 @@ async fn a_notice_that_is_owed_survives_the_process_and_is_posted_once() {
     let control = Control { selection, paused: false };
     let posted = || homeserver.world().rooms[&room].messages.len();
     // Killed when it has joined.
-    homeserver.set_latency(Duration::from_millis(1));
+    homeserver.set_latency(Duration::from_millis(20));
     let bot = start(&homeserver, "auditbot", control.clone());
     while homeserver.membership(&room, &bot.user) != "join" {
         tokio::time::sleep(Duration::from_millis(1)).await;

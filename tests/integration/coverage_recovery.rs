@@ -92,7 +92,7 @@ async fn whoever_comes_back_by_themselves_later_stays() {
     let mut bot = start(&homeserver, "auditbot", Control::default());
     bot.covered(1, 10).await;
     homeserver.force_membership(&room, &alice, "join");
-    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    bot.hints.send(Hint::Room(room.clone())).unwrap();
     tokio::time::sleep(Duration::from_secs(1200)).await;
     assert_eq!(homeserver.membership(&room, &alice), "join");
     bot.stop().await;
@@ -145,7 +145,7 @@ async fn a_creator_who_bans_again_and_again_is_not_answered_in_a_hot_loop() {
     bot.covered(1, 5).await;
     for _ in 0..600 {
         homeserver.force_membership(&room, &bot.user, "ban");
-        bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+        bot.hints.send(Hint::Room(room.clone())).unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let lifted = homeserver.count("unban");

@@ -47,6 +47,23 @@ async fn a_new_room_is_covered_within_a_second() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_room_is_seen_to_be_covered_at_once_only_where_somebody_waits() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.covered(1, 5).await;
+    assert_eq!(homeserver.count("room_state"), 2, "before it gives power and after that");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let known = homeserver.count("room_state");
+    assert!(known > 2, "nobody has looked whether it stays so");
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    bot.covered(2, 5).await;
+    assert_eq!(homeserver.count("room_state") - known, 3, "and after it has come in");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_settled_server_costs_few_requests() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
@@ -109,7 +126,7 @@ async fn power_that_another_writer_overwrote_is_asked_for_again() {
     bot.covered(1, 5).await;
     let levels = json!({ "users": { alice.as_str(): 100 } });
     homeserver.force_state(&room, &alice, "m.room.power_levels", "", levels);
-    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    bot.hints.send(Hint::Room(room.clone())).unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(homeserver.power(&room, &bot.user), 100);
     bot.stop().await;
@@ -124,7 +141,7 @@ async fn a_creator_who_takes_the_power_back_each_time_is_not_answered_in_a_hot_l
     bot.covered(1, 5).await;
     for _ in 0..600 {
         homeserver.force_state(&room, &alice, "m.room.power_levels", "", json!({ "users": {} }));
-        bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+        bot.hints.send(Hint::Room(room.clone())).unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     let repairs = homeserver.count("make_room_admin");
@@ -163,7 +180,7 @@ async fn an_invitation_to_a_room_elsewhere_is_refused() {
     homeserver.force_membership(&remote, &bot.user, "invite");
     let hidden = homeserver.world().rooms.remove(&remote).unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    bot.hints.send(Hint::Invited(remote.clone())).await.unwrap();
+    bot.hints.send(Hint::Invited(remote.clone())).unwrap();
     tokio::time::sleep(Duration::from_secs(7)).await;
     assert!(homeserver.calls().iter().any(|call| call.call == "leave" && call.subject == remote.as_str()));
     assert_eq!(homeserver.count("join"), 0);

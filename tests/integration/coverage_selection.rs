@@ -75,7 +75,7 @@ async fn the_selection_is_obeyed_and_its_changes_take_effect() {
 
     // An invitation does not change that.
     homeserver.force_membership(&denied, &bot.user, "invite");
-    bot.hints.send(Hint::Invited(denied.clone())).await.unwrap();
+    bot.hints.send(Hint::Invited(denied.clone())).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(homeserver.membership(&denied, &bot.user), "leave");
 
@@ -104,7 +104,7 @@ async fn the_notice_is_posted_once_in_each_room_that_the_bot_joins() {
     let selection = RoomSelection { notice: Some("recorded".to_owned()), ..RoomSelection::default() };
     let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
     bot.covered(1, 5).await;
-    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    bot.hints.send(Hint::Room(room.clone())).unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;
     let messages = homeserver.world().rooms[&room].messages.clone();
     assert_eq!(messages.len(), 1);
@@ -291,7 +291,7 @@ async fn a_room_that_the_bot_cannot_leave_is_not_recorded_either() {
     bot.until("refused", 10, |state| state.totals.blocked.get("refused") == Some(&1)).await;
     assert!(bot.state.borrow().ignored.contains(&room), "refused");
     homeserver.heal();
-    bot.hints.send(Hint::Room(room.clone())).await.unwrap();
+    bot.hints.send(Hint::Room(room.clone())).unwrap();
     bot.until("left", 60, |state| state.ignored.is_empty()).await;
     assert_eq!(homeserver.membership(&room, &bot.user), "leave");
     bot.stop().await;

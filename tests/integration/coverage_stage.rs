@@ -50,6 +50,7 @@ pub(crate) struct Log {
     recalled: Mutex<HashMap<RoomId, String>>,
     rooms: Mutex<BTreeMap<RoomId, RoomNote>>,
     notes: Mutex<usize>,
+    is_closed: Mutex<bool>,
     pub(crate) refuses: Mutex<bool>,
 }
 
@@ -83,8 +84,13 @@ impl ActLog for Log {
 
 #[async_trait]
 impl RoomBook for Log {
-    async fn read(&self) -> Result<Vec<RoomNote>, BookError> {
-        Ok(self.rooms())
+    async fn open(&self) -> Result<(Vec<RoomNote>, bool), BookError> {
+        Ok((self.rooms(), std::mem::take(&mut *self.is_closed.lock().unwrap())))
+    }
+
+    async fn close(&self) -> Result<(), BookError> {
+        *self.is_closed.lock().unwrap() = true;
+        Ok(())
     }
 
     async fn write(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), BookError> {
@@ -133,7 +139,7 @@ pub(crate) struct Bot {
     pub(crate) user: UserId,
     pub(crate) log: Arc<Log>,
     pub(crate) control: watch::Sender<Control>,
-    pub(crate) hints: mpsc::Sender<Hint>,
+    pub(crate) hints: mpsc::UnboundedSender<Hint>,
     pub(crate) state: watch::Receiver<CoverageState>,
     cancel: CancellationToken,
     pub(crate) task: JoinHandle<()>,
@@ -185,7 +191,7 @@ fn run(homeserver: &MockHomeserver, bot: &UserId, admin: Session, control: Contr
     let clock = Arc::new(FixedClock);
     let runner = Runner::new(connect, admin, identity, log.clone(), log.clone(), clock, settings);
     let (control, wishes) = watch::channel(control);
-    let (hints, hinted) = mpsc::channel(16);
+    let (hints, hinted) = mpsc::unbounded_channel();
     let (reports, state) = watch::channel(CoverageState::default());
     let cancel = CancellationToken::new();
     let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));
@@ -213,9 +219,14 @@ impl Bot {
             .await
     }
 
-    pub(crate) async fn stop(self) {
+    pub(crate) async fn stop(mut self) {
+        self.end().await;
+    }
+
+    /// Ends it in order.
+    pub(crate) async fn end(&mut self) {
         self.cancel.cancel();
-        timeout(Duration::from_secs(20), self.task).await.expect("the loop ends").unwrap();
+        timeout(Duration::from_secs(20), &mut self.task).await.expect("the loop ends").unwrap();
     }
 }
 

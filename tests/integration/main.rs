@@ -19,6 +19,8 @@ mod console_stage;
 mod coverage_notes;
 #[cfg(test)]
 mod coverage_recovery;
+#[cfg(test)]
+mod coverage_restart;
 mod coverage_runner;
 #[cfg(test)]
 mod coverage_selection;
@@ -89,6 +91,8 @@ mod worker_keys;
 mod worker_media;
 #[cfg(test)]
 mod worker_repair;
+#[cfg(test)]
+mod worker_rooms;
 #[cfg(test)]
 mod worker_run;
 #[cfg(test)]

@@ -3,9 +3,9 @@
 use ems_bots::{
     domain::{
         RoomId,
-        room::{RoomFilter, RoomNote, RoomState},
+        room::{RestMark, RoomFilter, RoomNote, RoomState},
     },
-    store::{AuditReader as _, AuditStore as _},
+    store::{AuditReader as _, AuditStore as _, StoreError, pg::PgStore},
 };
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -29,6 +29,7 @@ fn note(name: &str, state: RoomState, reason: Option<&str>) -> RoomNote {
         since: Timestamp::from_second(1_800_000_000).unwrap(),
         is_greeted: false,
         was_functional_member: true,
+        rests_as: None,
     }
 }
 
@@ -36,6 +37,7 @@ fn note(name: &str, state: RoomState, reason: Option<&str>) -> RoomNote {
 async fn notes_are_kept_replaced_forgotten_and_found() {
     let database = TestDatabase::migrated().await;
     let store = database.writer(1);
+    store.open(None).await.unwrap();
     store.note_rooms(&[], &[]).await.unwrap();
     let mut notes = vec![
         note("a", RoomState::Covered, None),
@@ -49,7 +51,8 @@ async fn notes_are_kept_replaced_forgotten_and_found() {
     assert_eq!(store.rooms(None, 10).await.unwrap(), notes);
     assert_eq!(store.rooms(Some(&room("a")), 1).await.unwrap(), notes[1..2]);
 
-    notes[1] = RoomNote { is_greeted: true, ..note("b", RoomState::Covered, None) };
+    let rests_as = Some(RestMark(i64::MIN));
+    notes[1] = RoomNote { is_greeted: true, rests_as, ..note("b", RoomState::Covered, None) };
     store.note_rooms(&notes[1..2], &[room("c")]).await.unwrap();
     assert_eq!(store.rooms(None, 10).await.unwrap(), notes[..2]);
     store.note_rooms(&[note("c", RoomState::Excluded, Some("denied"))], &[]).await.unwrap();
@@ -67,6 +70,22 @@ async fn notes_are_kept_replaced_forgotten_and_found() {
     assert_eq!(found(RoomFilter { reason: Some("denied".to_owned()), ..all.clone() }).await, [room("c")]);
     assert_eq!(found(RoomFilter { room: Some(room("b")), ..all.clone() }).await, [room("b")]);
     assert_eq!(found(RoomFilter { room: Some(room("d")), ..all }).await, []);
+}
+
+#[tokio::test]
+async fn who_has_lost_the_trail_notes_no_rooms() {
+    let database = TestDatabase::migrated().await;
+    let (first, second) = (database.writer(1), database.writer(2));
+    let write = async |store: &PgStore, state| store.note_rooms(&[note("a", state, None)], &[]).await;
+    let early = write(&first, RoomState::Pending).await.unwrap_err();
+    assert!(matches!(early, StoreError::LostSequencer), "{early:?}");
+    first.open(None).await.unwrap();
+    write(&first, RoomState::Pending).await.unwrap();
+    second.open(None).await.unwrap();
+    write(&second, RoomState::Covered).await.unwrap();
+    let late = write(&first, RoomState::Pending).await.unwrap_err();
+    assert!(matches!(late, StoreError::LostSequencer), "{late:?}");
+    assert_eq!(second.rooms(None, 10).await.unwrap()[0].state, RoomState::Covered);
 }
 
 #[tokio::test]

@@ -10,7 +10,10 @@ use crate::{
         planner::{self, Obstacle},
         schedule::Slot,
     },
-    domain::room::{RoomNote, RoomState},
+    domain::{
+        room::{RestMark, RoomNote, RoomState},
+        selection::WishMark,
+    },
     homeserver::{HomeserverError, RoomListing},
 };
 
@@ -49,8 +52,19 @@ pub(in crate::coverage) struct Entry {
     repairs: u32,
     repaired_at: Instant,
     noted: Option<Noted>,
+    /// What an earlier process noted is believed; nobody has looked since.
+    is_believed: bool,
+    end: End,
     /// The book has another name for it.
     is_renamed: bool,
+}
+
+/// Whether anybody looks at a room any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Open,
+    /// Nobody does. With a mark, where there is nothing to do.
+    Closed(Option<RestMark>),
 }
 
 /// What stands in the book of a room, as far as it changes.
@@ -61,6 +75,15 @@ struct Noted {
     since: Timestamp,
     is_greeted: bool,
     was_functional_member: bool,
+    rests_as: Option<RestMark>,
+}
+
+/// What lets an entry believe what is noted.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Belief {
+    pub wishes: WishMark,
+    /// Until then.
+    pub recheck_at: Instant,
 }
 
 fn delay(failures: u32) -> Duration {
@@ -83,6 +106,8 @@ impl Entry {
             repairs: 0,
             repaired_at: now,
             noted: None,
+            is_believed: false,
+            end: End::Open,
             is_renamed: false,
         }
     }
@@ -106,14 +131,14 @@ impl Entry {
         self.not_before = now;
     }
 
-    /// A visit begins.
-    pub(super) fn taken(&mut self) {
+    /// A visit begins; whether somebody is waiting for it.
+    pub(super) fn taken(&mut self) -> bool {
         if self.want == Want::Nothing {
             // A look without an occasion starts afresh.
             self.memory.repeated = None;
         }
         self.in_flight = true;
-        self.want = Want::Nothing;
+        std::mem::replace(&mut self.want, Want::Nothing) == Want::VisitFirst
     }
 
     /// A visit ended without a result.
@@ -124,8 +149,19 @@ impl Entry {
         self.not_before = now + delay(self.failures);
     }
 
-    /// Takes over what an earlier process noted.
-    pub(super) fn remember(&mut self, note: &RoomNote) {
+    /// Takes over what an earlier process noted. Where that one had nothing to do, and all is as it was then, that is
+    /// believed until the room is looked at again as all are; what it cannot see in the list, sync tells.
+    pub(super) fn remember(&mut self, note: &RoomNote, belief: Option<Belief>) {
+        if let Some(Belief { wishes, recheck_at }) = belief
+            && note.state == RoomState::Covered
+            && note.rests_as == Some(self.mark(wishes))
+            && self.standing.is_joined
+        {
+            self.state = State::Covered;
+            self.want = Want::Nothing;
+            self.recheck_at = recheck_at;
+            self.is_believed = true;
+        }
         self.memory.is_greeted = note.is_greeted;
         // Who was shown the door is a newcomer, as is another account after the one that wrote the note.
         self.memory.was_functional_member = note.was_functional_member && self.standing.is_joined;
@@ -136,6 +172,7 @@ impl Entry {
             since: note.since,
             is_greeted: note.is_greeted,
             was_functional_member: note.was_functional_member,
+            rests_as: note.rests_as,
         });
         self.is_renamed = note.name.as_deref() != self.name();
     }
@@ -158,6 +195,7 @@ impl Entry {
                 (state == RoomState::Pending || (noted.state, noted.reason) == (state, reason))
                     && noted.is_greeted == self.memory.is_greeted
                     && noted.was_functional_member == self.memory.was_functional_member
+                    && (self.end == End::Open || self.end == End::Closed(noted.rests_as))
             })
     }
 
@@ -170,9 +208,13 @@ impl Entry {
             }
             _ => (told.0, told.1, now),
         };
+        let rests_as = match self.end {
+            End::Open => None,
+            End::Closed(mark) => mark,
+        };
         let Memory { is_greeted, was_functional_member, .. } = self.memory;
         self.is_renamed = false;
-        self.noted = Some(Noted { state, reason, since, is_greeted, was_functional_member });
+        self.noted = Some(Noted { state, reason, since, is_greeted, was_functional_member, rests_as });
         RoomNote {
             room_id: self.listing.room_id.clone(),
             name: self.name().map(ToOwned::to_owned),
@@ -181,7 +223,25 @@ impl Entry {
             since,
             is_greeted,
             was_functional_member,
+            rests_as,
         }
+    }
+
+    /// No more is done. Where this process has seen that the bot is as it should be, and nothing is open, what is so is
+    /// noted for the next one.
+    pub(super) fn close(&mut self, wishes: WishMark, is_open: bool, now: Instant) {
+        // The look that follows every act comes late where there is much to do.
+        let has_settled = (self.repairs == 0 || self.repaired_at + SETTLING <= now) && now < self.recheck_at;
+        let is_well = self.state == State::Covered && self.standing.is_joined && !self.standing.is_excluded;
+        let is_idle = self.want == Want::Nothing && !self.in_flight && !is_open;
+        let rests = is_well && is_idle && has_settled && !self.is_believed;
+        self.end = End::Closed(rests.then(|| self.mark(wishes)));
+    }
+
+    /// What is so of it now, as far as the list tells.
+    fn mark(&self, wishes: WishMark) -> RestMark {
+        let RoomListing { state_events, join_rules, .. } = &self.listing;
+        wishes.with(&format!("{state_events} {join_rules:?}"))
     }
 
     pub(super) fn is_ignored(&self) -> bool {
@@ -217,6 +277,7 @@ impl Entry {
 
     pub(super) fn visited(&mut self, visit: Visit, now: Instant, recheck: Duration) {
         self.in_flight = false;
+        self.is_believed = false;
         self.memory = visit.memory;
         if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
             self.state = visit.state;

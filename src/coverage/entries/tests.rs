@@ -9,8 +9,24 @@ use crate::{
         memory::Memory,
         planner::{Exclusion, Obstacle},
     },
-    domain::room::RoomState,
+    domain::{UserId, room::RoomState, selection::RoomSelection},
 };
+
+fn wishes() -> WishMark {
+    RoomSelection::default().mark(&UserId::parse("@auditbot:here.org").unwrap())
+}
+
+/// The rooms are listed, and it is known that these may be other than they were.
+fn refresh(
+    entries: &mut Entries,
+    listings: Vec<RoomListing>,
+    joined: &HashSet<RoomId>,
+    doubted: &HashSet<RoomId>,
+    now: Instant,
+) {
+    let doubts = Doubts { wishes: wishes(), rooms: [doubted, &HashSet::new()] };
+    entries.refresh(listings, joined, &doubts, now);
+}
 
 fn room(number: u8) -> RoomId {
     RoomId::parse(format!("!r{number}:here.org")).unwrap()
@@ -49,7 +65,8 @@ enum Op {
     Abandoned(u8),
     Wait(u64),
     Note,
-    Restart,
+    /// Whether it ends in order.
+    Restart(bool),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -69,7 +86,7 @@ fn op() -> impl Strategy<Value = Op> {
         (0..8_u8).prop_map(Op::Abandoned),
         (0..400_000_u64).prop_map(Op::Wait),
         Just(Op::Note),
-        Just(Op::Restart),
+        any::<bool>().prop_map(Op::Restart),
     ]
 }
 
@@ -87,7 +104,7 @@ proptest! {
                 Op::List(rooms) => {
                     let listings = rooms.iter().map(|(number, events)| listing(*number, *events));
                     let joined = rooms.iter().map(|(number, _)| room(*number)).filter(|_| rooms.len() % 2 == 0);
-                    entries.refresh(listings.collect(), &joined.collect(), now);
+                    refresh(&mut entries, listings.collect(), &joined.collect(), &HashSet::new(), now);
                 }
                 Op::Hint(number) => drop(entries.hint(&room(number), now)),
                 Op::AllDue => entries.all_due(now),
@@ -98,9 +115,15 @@ proptest! {
                 Op::Abandoned(number) => entries.abandoned(&room(number), now),
                 Op::Wait(ms) => now += Duration::from_millis(ms),
                 Op::Note => write(&mut entries, &mut book),
-                Op::Restart => {
+                Op::Restart(is_graceful) => {
+                    if is_graceful {
+                        entries.close(wishes(), |_| false, now);
+                        while entries.has_changes() {
+                            write(&mut entries, &mut book);
+                        }
+                    }
                     entries = Entries::new(Duration::from_mins(10));
-                    entries.remember(book.values().cloned().collect());
+                    entries.remember(book.values().cloned().collect(), is_graceful);
                 }
             }
             let mut totals = RoomTotals::default();
@@ -148,7 +171,7 @@ fn named(number: u8, name: &str) -> RoomListing {
 #[test]
 fn a_note_is_written_when_something_changes_and_not_before() {
     let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
-    entries.refresh(vec![named(1, "Plans"), named(2, "Choir")], &HashSet::new(), now);
+    refresh(&mut entries, vec![named(1, "Plans"), named(2, "Choir")], &HashSet::new(), &HashSet::new(), now);
     for (number, state) in [(1, State::Covered), (2, State::Excluded(Exclusion::Denied))] {
         entries.visited(&room(number), visit(state, 0, false), now);
     }
@@ -164,9 +187,9 @@ fn a_note_is_written_when_something_changes_and_not_before() {
 
     // It is looked at again, with the same result; by the next process, too.
     let mut next = Entries::new(Duration::from_mins(10));
-    next.remember(first.notes);
+    next.remember(first.notes, false);
     for entries in [&mut entries, &mut next] {
-        entries.refresh(vec![named(1, "Plans"), named(2, "Choir")], &HashSet::new(), now);
+        refresh(entries, vec![named(1, "Plans"), named(2, "Choir")], &HashSet::new(), &HashSet::new(), now);
         assert!(!entries.has_changes());
         entries.visited(&room(1), visit(State::Covered, 0, false), now);
         assert!(!entries.has_changes());
@@ -175,11 +198,11 @@ fn a_note_is_written_when_something_changes_and_not_before() {
             (room(1), RoomState::Blocked, Some("banned".to_owned()), at(20), Some("Plans".to_owned()));
         assert_eq!(told(entries.take_changes(at(20))), [blocked]);
         // Another name does not change since when.
-        entries.refresh(vec![named(1, "Secrets"), named(2, "Other")], &HashSet::new(), now);
+        refresh(entries, vec![named(1, "Secrets"), named(2, "Other")], &HashSet::new(), &HashSet::new(), now);
         let renamed =
             (room(1), RoomState::Blocked, Some("banned".to_owned()), at(20), Some("Secrets".to_owned()));
         assert_eq!(told(entries.take_changes(at(30))), [renamed]);
-        entries.refresh(vec![named(2, "Other")], &HashSet::new(), now);
+        refresh(entries, vec![named(2, "Other")], &HashSet::new(), &HashSet::new(), now);
         let changes = entries.take_changes(at(40));
         assert_eq!((changes.notes.len(), changes.gone), (0, vec![room(1)]));
     }
@@ -188,7 +211,103 @@ fn a_note_is_written_when_something_changes_and_not_before() {
 #[test]
 fn a_new_room_does_not_wait_for_those_that_were_there() {
     let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
-    entries.refresh((0..5).map(|number| listing(number, 1)).collect(), &HashSet::new(), now);
-    entries.refresh((0..6).map(|number| listing(number, 1)).collect(), &HashSet::new(), now);
-    assert_eq!(entries.take_due(now, 1), [room(5)]);
+    refresh(
+        &mut entries,
+        (0..5).map(|number| listing(number, 1)).collect(),
+        &HashSet::new(),
+        &HashSet::new(),
+        now,
+    );
+    refresh(
+        &mut entries,
+        (0..6).map(|number| listing(number, 1)).collect(),
+        &HashSet::new(),
+        &HashSet::new(),
+        now,
+    );
+    let due = entries.take_due(now, 1);
+    assert_eq!((&due[0].room, due[0].is_urgent), (&room(5), true));
+}
+
+/// What a process notes of a room that it has looked at, if it ends in order.
+fn closed(look: Visit) -> Vec<RoomNote> {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    refresh(&mut entries, vec![listing(1, 5)], &[room(1)].into(), &HashSet::new(), now);
+    entries.take_due(now, 1);
+    entries.visited(&room(1), look, now);
+    entries.close(wishes(), |_| false, now + Duration::from_mins(1));
+    entries.take_changes(at(10)).notes
+}
+
+fn in_it(look: Visit) -> Visit {
+    Visit { standing: Some(Standing { is_joined: true, is_excluded: false }), ..look }
+}
+
+/// Whether the next process believes what is noted.
+fn is_believed(notes: Vec<RoomNote>, events: u64, is_joined: bool, doubted: &[u8], is_closed: bool) -> bool {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    entries.remember(notes, is_closed);
+    let joined = [room(1)].into_iter().filter(|_| is_joined).collect();
+    let doubted = doubted.iter().map(|number| room(*number)).collect();
+    refresh(&mut entries, vec![listing(1, events)], &joined, &doubted, now);
+    let is_pending = entries.totals().pending == 1;
+    assert_eq!(entries.take_due(now, 1).is_empty(), !is_pending);
+    let later = now + Duration::from_mins(10);
+    assert_eq!(entries.take_due(later, 1).is_empty(), is_pending, "in its time it is looked at");
+    !is_pending
+}
+
+#[test]
+fn only_what_rested_and_is_as_it_was_is_believed() {
+    let covered = || in_it(visit(State::Covered, 0, false));
+    let notes = || closed(covered());
+    assert!(is_believed(notes(), 5, true, &[2], true));
+    assert!(!is_believed(notes(), 5, true, &[], false), "the process was killed");
+    assert!(!is_believed(notes(), 6, true, &[], true), "something has changed");
+    assert!(!is_believed(notes(), 5, false, &[], true), "the bot is out");
+    assert!(!is_believed(notes(), 5, true, &[1], true), "something is known of it");
+    // It could not be left, or what was tried failed, or something was open.
+    let excluded = Standing { is_joined: true, is_excluded: true };
+    let others = [
+        Visit { standing: Some(excluded), ..covered() },
+        in_it(visit(State::Covered, 0, true)),
+        in_it(visit(State::Limited(Obstacle::NoLocalAdmin), 0, false)),
+        in_it(visit(State::Pending, 1, false)),
+        // The look that follows an act had not come yet.
+        in_it(visit(State::Covered, 1, false)),
+    ];
+    for other in others {
+        assert!(!is_believed(closed(other), 5, true, &[], true));
+    }
+}
+
+#[test]
+fn what_a_process_only_believed_it_does_not_hand_on() {
+    let looked = || in_it(visit(State::Covered, 0, false));
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    entries.remember(closed(looked()), true);
+    refresh(&mut entries, vec![listing(1, 5)], &[room(1)].into(), &HashSet::new(), now);
+    assert_eq!(entries.totals().covered, 1);
+    entries.close(wishes(), |_| false, now);
+    assert_eq!(entries.take_changes(at(20)).notes[0].rests_as, None);
+    entries.take_due(now + Duration::from_mins(10), 1);
+    entries.visited(&room(1), looked(), now);
+    entries.close(wishes(), |_| false, now);
+    assert!(entries.take_changes(at(30)).notes[0].rests_as.is_some());
+}
+
+#[test]
+fn what_was_noted_of_a_room_at_rest_is_not_believed_for_ever() {
+    let notes = closed(in_it(visit(State::Covered, 0, false)));
+    assert!(notes[0].rests_as.is_some());
+    for is_listed in [true, false] {
+        let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+        entries.remember(notes.clone(), true);
+        let listings = if is_listed { vec![listing(1, 5)] } else { Vec::new() };
+        refresh(&mut entries, listings, &[room(1)].into(), &HashSet::new(), now);
+        entries.hint(&room(1), now);
+        entries.close(wishes(), |_| false, now);
+        let written = entries.take_changes(at(20)).notes;
+        assert_eq!(written.iter().map(|note| note.rests_as).collect::<Vec<_>>(), [None], "{is_listed}");
+    }
 }

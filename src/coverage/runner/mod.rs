@@ -22,7 +22,7 @@ use super::{
     acts::ActLog,
     book::{RoomBook, Scribe},
     carry_out::{Context, Errand, Visit, VisitError},
-    entries::Entries,
+    entries::{Due, Entries},
     facts::Surroundings,
     interface::{Control, CoverageState, Hint, Problem, RunnerSettings},
     memory::Memory,
@@ -31,7 +31,10 @@ use super::{
     puppet::Puppet,
 };
 use crate::{
-    domain::{Clock, Failure, RoomId, selection::RoomSelection},
+    domain::{
+        Clock, Failure, RoomId,
+        selection::{RoomSelection, WishMark},
+    },
     homeserver::{Connect, HomeserverError, Session},
 };
 
@@ -69,7 +72,7 @@ impl Runner {
     pub async fn run(
         self,
         control: watch::Receiver<Control>,
-        mut hints: mpsc::Receiver<Hint>,
+        mut hints: mpsc::UnboundedReceiver<Hint>,
         state: watch::Sender<CoverageState>,
         cancel: CancellationToken,
     ) {
@@ -96,6 +99,9 @@ impl Runner {
                 () = sleep_until(wake) => {}
             }
         }
+        while let Ok(hint) = hints.try_recv() {
+            work.hint(&hint);
+        }
         work.finish().await;
         self.context.puppet.end().await;
     }
@@ -108,6 +114,8 @@ struct Work {
     context: Arc<Context>,
     settings: RunnerSettings,
     control: watch::Receiver<Control>,
+    /// Those that the rooms are judged by.
+    wishes: WishMark,
     state: watch::Sender<CoverageState>,
     cancel: CancellationToken,
     entries: Entries,
@@ -116,6 +124,8 @@ struct Work {
     /// Invitations to rooms that are not listed, with the time from which that is believed and the
     /// number of attempts to answer them.
     unlisted: HashMap<RoomId, (Instant, u32)>,
+    /// Where something happened before the rooms were known.
+    early: HashSet<RoomId>,
     excluded: Arc<HashSet<RoomId>>,
     excluded_until: Instant,
     slots: Slots,
@@ -145,16 +155,19 @@ impl Work {
         cancel: CancellationToken,
     ) -> Self {
         let now = Instant::now();
+        let wishes = control.borrow().selection.mark(&runner.context.identity.bot);
         Self {
             context: Arc::clone(&runner.context),
             settings: runner.settings.clone(),
             control,
+            wishes,
             state,
             cancel,
             entries: Entries::new(runner.settings.recheck),
             jobs: JoinSet::new(),
             rooms_of_jobs: HashMap::new(),
             unlisted: HashMap::new(),
+            early: HashSet::new(),
             excluded: Arc::default(),
             excluded_until: now,
             slots: Slots::new(runner.settings.concurrency, now),
@@ -203,6 +216,7 @@ impl Work {
     }
 
     fn wishes_changed(&mut self) {
+        self.wishes = self.control.borrow().selection.mark(&self.context.identity.bot);
         self.excluded_until = Instant::now();
         self.next_poll = self.next_poll.min(Instant::now());
         self.entries.all_due(Instant::now());
@@ -212,6 +226,9 @@ impl Work {
         let now = Instant::now();
         let (Hint::Room(room) | Hint::Invited(room)) = hint;
         let is_listed = self.entries.hint(room, now);
+        if !self.entries.are_listed() {
+            self.early.insert(room.clone());
+        }
         if !is_listed && matches!(hint, Hint::Invited(_)) {
             self.unlisted.entry(room.clone()).or_insert((now + LISTING_LAG, 0));
         }
@@ -224,7 +241,7 @@ impl Work {
         }
         self.dispatch_unlisted(now);
         let free = self.slots.number().saturating_sub(self.jobs.len());
-        for room in self.entries.take_due(now, free) {
+        for Due { room, is_urgent } in self.entries.take_due(now, free) {
             let Some(entry) = self.entries.get(&room) else { continue };
             let listing = entry.listing.clone();
             let memory: Memory = entry.memory.clone();
@@ -240,7 +257,8 @@ impl Work {
             let visit = async move {
                 let selection = control.borrow().selection.clone();
                 let may_act = || !cancel.is_cancelled() && !control.borrow().paused;
-                let errand = Errand { listing: &listing, selection: &selection, around, may_act: &may_act };
+                let (listing, selection) = (&listing, &selection);
+                let errand = Errand { listing, selection, around, is_urgent, may_act: &may_act };
                 context.visit(errand, memory).await
             };
             let job = self.jobs.spawn(visit.in_current_span());
@@ -338,6 +356,8 @@ impl Work {
             tracing::warn!("ending before every visit to a room has finished");
         }
         self.jobs.shutdown().await;
+        let log = Arc::clone(&self.context.log);
+        self.entries.close(self.wishes, |room| log.recalled(room).is_some(), Instant::now());
         let last = async {
             while self.entries.has_changes() || self.scribe.free_at().is_none() {
                 if self.scribe.free_at().is_none() {
@@ -350,6 +370,12 @@ impl Work {
         };
         if timeout(GRACE, last).await.is_err() {
             tracing::warn!("ending before everything that is known of rooms is noted");
+        } else if self.has_read {
+            match timeout(GRACE, self.scribe.close()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "the next start looks at every room"),
+                Err(_) => tracing::warn!("the database does not answer; the next start looks at every room"),
+            }
         }
     }
 }

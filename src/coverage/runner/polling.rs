@@ -4,7 +4,7 @@ use tokio::time::{Duration, Instant};
 
 use super::{LONGEST_POLL, Work};
 use crate::{
-    coverage::{interface::Problem, spaces},
+    coverage::{entries::Doubts, interface::Problem, spaces},
     domain::{Failure, Retry},
     homeserver::HomeserverError,
 };
@@ -42,9 +42,9 @@ impl Work {
     /// What earlier processes noted is to be known before anything is done.
     async fn read_book(&mut self) -> bool {
         if !self.has_read {
-            match self.scribe.read().await {
-                Ok(notes) => {
-                    self.entries.remember(notes);
+            match self.scribe.open().await {
+                Ok((notes, is_closed)) => {
+                    self.entries.remember(notes, is_closed);
                     self.has_read = true;
                 }
                 Err(error) => {
@@ -72,7 +72,10 @@ impl Work {
         self.slots.answered_in(started.elapsed(), Instant::now());
         self.look_at_spaces().await?;
         self.listed = list.total;
-        self.entries.refresh(list.rooms, &joined.into_iter().collect(), Instant::now());
+        // What is below a space may have changed since the rooms were noted.
+        let doubts = Doubts { wishes: self.wishes, rooms: [&self.early, &self.excluded] };
+        self.entries.refresh(list.rooms, &joined.into_iter().collect(), &doubts, Instant::now());
+        self.early.clear();
         self.next_probe = after(started, self.settings.probe);
         self.next_poll = after(started, self.settings.poll);
         Ok(())
@@ -87,7 +90,9 @@ impl Work {
         self.excluded_until = Instant::now() + SPACES_LIFETIME;
         if excluded != *self.excluded {
             self.excluded = std::sync::Arc::new(excluded);
-            self.entries.all_due(Instant::now());
+            if self.entries.are_listed() {
+                self.entries.all_due(Instant::now());
+            }
         }
         Ok(())
     }

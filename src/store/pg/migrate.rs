@@ -19,12 +19,13 @@ use crate::store::StoreError;
 pub(super) type Source = (i64, &'static str, &'static str);
 
 /// Every migration, oldest first. An applied one is never edited.
-const MIGRATIONS: [Source; 5] = [
+const MIGRATIONS: [Source; 6] = [
     (1, "trail", include_str!("../../../migrations/0001_trail.sql")),
     (2, "inbox", include_str!("../../../migrations/0002_inbox.sql")),
     (3, "snapshot", include_str!("../../../migrations/0003_snapshot.sql")),
     (4, "media", include_str!("../../../migrations/0004_media.sql")),
     (5, "room", include_str!("../../../migrations/0005_room.sql")),
+    (6, "room_rests_as", include_str!("../../../migrations/0006_room_rests_as.sql")),
 ];
 
 /// The schema version that this program needs and makes.

@@ -2,17 +2,21 @@
 
 use jiff_sqlx::{Timestamp as SqlTimestamp, ToSqlx as _};
 use sqlx::PgPool;
+use uuid::Uuid;
 
-use super::{continuity::inconsistent, map};
+use super::{
+    continuity::{self, inconsistent},
+    map,
+};
 use crate::{
     domain::{
         RoomId,
-        room::{RoomFilter, RoomNote, RoomState},
+        room::{RestMark, RoomFilter, RoomNote, RoomState},
     },
     store::{StoreError, derive},
 };
 
-type Row = (String, Option<String>, String, Option<String>, SqlTimestamp, bool, bool);
+type Row = (String, Option<String>, String, Option<String>, SqlTimestamp, bool, bool, Option<i64>);
 
 /// A page of notes in the order of the rooms' ids, from after one on.
 pub(super) async fn read(
@@ -22,7 +26,7 @@ pub(super) async fn read(
     limit: u32,
 ) -> Result<Vec<RoomNote>, StoreError> {
     let rows: Vec<Row> = sqlx::query_as(
-        "SELECT room_id, name, state, reason, since, is_greeted, was_functional_member FROM room
+        "SELECT room_id, name, state, reason, since, is_greeted, was_functional_member, rests_as FROM room
          WHERE room_id > $1 AND ($2::text IS NULL OR room_id = $2) AND ($3::text IS NULL OR state = $3)
                AND ($4::text IS NULL OR reason = $4)
          ORDER BY room_id LIMIT $5",
@@ -39,26 +43,36 @@ pub(super) async fn read(
 }
 
 fn note(
-    (id, name, state, reason, since, is_greeted, was_functional_member): Row,
+    (id, name, state, reason, since, is_greeted, was_functional_member, rests_as): Row,
 ) -> Result<RoomNote, StoreError> {
     let room_id = RoomId::parse(&*id).map_err(|error| inconsistent("room", error.to_string()))?;
     let Some(state) = RoomState::parse(&state) else {
         return Err(inconsistent("room", format!("{room_id} is {state:?}")));
     };
-    Ok(RoomNote { room_id, name, state, reason, since: since.to_jiff(), is_greeted, was_functional_member })
+    let (since, rests_as) = (since.to_jiff(), rests_as.map(RestMark));
+    Ok(RoomNote { room_id, name, state, reason, since, is_greeted, was_functional_member, rests_as })
 }
 
-/// Notes some rooms and forgets others, both or none.
-pub(super) async fn write(pool: &PgPool, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), StoreError> {
+/// Notes some rooms and forgets others, both or none. Only the sequencer may.
+pub(super) async fn write(
+    pool: &PgPool,
+    writer: Uuid,
+    notes: &[RoomNote],
+    gone: &[RoomId],
+) -> Result<(), StoreError> {
     let mut transaction = pool.begin().await.map_err(map)?;
+    if continuity::lock_head(&mut transaction).await?.writer != writer {
+        return Err(StoreError::LostSequencer);
+    }
     if !notes.is_empty() {
         sqlx::query(
-            "INSERT INTO room (room_id, name, state, reason, since, is_greeted, was_functional_member)
+            "INSERT INTO room (room_id, name, state, reason, since, is_greeted, was_functional_member, rests_as)
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bool[],
-                                  $7::bool[])
+                                  $7::bool[], $8::bigint[])
              ON CONFLICT (room_id) DO UPDATE
              SET name = excluded.name, state = excluded.state, reason = excluded.reason, since = excluded.since,
-                 is_greeted = excluded.is_greeted, was_functional_member = excluded.was_functional_member",
+                 is_greeted = excluded.is_greeted, was_functional_member = excluded.was_functional_member,
+                 rests_as = excluded.rests_as",
         )
         .bind(column(notes, |note| note.room_id.as_str().to_owned()))
         .bind(column(notes, |note| note.name.as_deref().map(derive::storable)))
@@ -67,6 +81,7 @@ pub(super) async fn write(pool: &PgPool, notes: &[RoomNote], gone: &[RoomId]) ->
         .bind(column(notes, |note| note.since.to_sqlx()))
         .bind(column(notes, |note| note.is_greeted))
         .bind(column(notes, |note| note.was_functional_member))
+        .bind(column(notes, |note| note.rests_as.map(|mark| mark.0)))
         .execute(&mut *transaction)
         .await
         .map_err(map)?;

@@ -319,7 +319,8 @@ impl AuditStore for PgStore {
     }
 
     async fn note_rooms(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), StoreError> {
-        within_deadline(rooms::write(&self.pool, notes, gone)).await
+        let sequencer = self.state.lock().await.sequencer.clone().ok_or(StoreError::LostSequencer)?;
+        within_deadline(rooms::write(&self.pool, sequencer.writer, notes, gone)).await
     }
 
     async fn inbox(&self, limit: u32) -> Result<Vec<InboxItem>, StoreError> {

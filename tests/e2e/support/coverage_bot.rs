@@ -31,41 +31,55 @@ use tokio_util::sync::CancellationToken;
 use super::{Synapse, unique};
 
 #[derive(Default)]
-pub struct Log(pub Mutex<Vec<(Act, Option<ActOutcome>)>>, Mutex<BTreeMap<String, String>>);
+pub struct Log {
+    pub acts: Mutex<Vec<(Act, Option<ActOutcome>)>>,
+    recalled: Mutex<BTreeMap<String, String>>,
+    rooms: Mutex<BTreeMap<RoomId, RoomNote>>,
+    is_closed: Mutex<bool>,
+}
 
 #[async_trait]
 impl ActLog for Log {
     async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
-        self.0.lock().unwrap().push((act.clone(), None));
+        self.acts.lock().unwrap().push((act.clone(), None));
         if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.person) {
-            self.1.lock().unwrap().insert(act.room_id.to_string(), person.clone());
+            self.recalled.lock().unwrap().insert(act.room_id.to_string(), person.clone());
         }
         Ok(())
     }
 
     async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
-        let mut acts = self.0.lock().unwrap();
+        let mut acts = self.acts.lock().unwrap();
         acts.iter_mut().find(|(known, _)| known.id == act.id).unwrap().1 = Some(outcome.clone());
         Ok(())
     }
 
     fn recalled(&self, room: &RoomId) -> Option<String> {
-        self.1.lock().unwrap().get(room.as_str()).cloned()
+        self.recalled.lock().unwrap().get(room.as_str()).cloned()
     }
 
     async fn forget_recalled(&self, room: &RoomId) -> Result<(), ActLogError> {
-        self.1.lock().unwrap().remove(room.as_str());
+        self.recalled.lock().unwrap().remove(room.as_str());
         Ok(())
     }
 }
 
 #[async_trait]
 impl RoomBook for Log {
-    async fn read(&self) -> Result<Vec<RoomNote>, BookError> {
-        Ok(Vec::new())
+    async fn open(&self) -> Result<(Vec<RoomNote>, bool), BookError> {
+        let rooms = self.rooms.lock().unwrap().values().cloned().collect();
+        Ok((rooms, std::mem::take(&mut *self.is_closed.lock().unwrap())))
     }
 
-    async fn write(&self, _notes: &[RoomNote], _gone: &[RoomId]) -> Result<(), BookError> {
+    async fn close(&self) -> Result<(), BookError> {
+        *self.is_closed.lock().unwrap() = true;
+        Ok(())
+    }
+
+    async fn write(&self, notes: &[RoomNote], gone: &[RoomId]) -> Result<(), BookError> {
+        let mut rooms = self.rooms.lock().unwrap();
+        rooms.extend(notes.iter().map(|note| (note.room_id.clone(), note.clone())));
+        rooms.retain(|room, _| !gone.contains(room));
         Ok(())
     }
 }
@@ -74,7 +88,7 @@ pub struct Bot {
     pub user: UserId,
     pub admin: Box<dyn Admin>,
     pub log: Arc<Log>,
-    pub hints: mpsc::Sender<Hint>,
+    pub hints: mpsc::UnboundedSender<Hint>,
     state: watch::Receiver<CoverageState>,
     pub control: watch::Sender<Control>,
     cancel: CancellationToken,
@@ -123,14 +137,18 @@ pub async fn accounts(synapse: &Synapse, name: &str) -> (Session, UserId) {
 
 /// Starts the loop.
 pub fn run(synapse: &Synapse, session: Session, user: UserId, control: Control) -> Bot {
+    run_with(synapse, session, user, control, Arc::default())
+}
+
+/// Starts the loop where an earlier one has kept this log.
+pub fn run_with(synapse: &Synapse, session: Session, user: UserId, control: Control, log: Arc<Log>) -> Bot {
     let connection = connection(synapse);
     let admin = connection.admin(session.clone());
     let identity = Identity { bot: user.clone(), server: ServerName::parse(&*synapse.server_name).unwrap() };
-    let log = Arc::new(Log::default());
     let settings = RunnerSettings::default();
     let (connect, clock) = (Arc::new(connection), Arc::new(SystemClock));
     let runner = Runner::new(connect, session, identity, log.clone(), log.clone(), clock, settings);
-    let (hints, hinted) = mpsc::channel(64);
+    let (hints, hinted) = mpsc::unbounded_channel();
     let (control, wishes) = watch::channel(control);
     let (reports, state) = watch::channel(CoverageState::default());
     let cancel = CancellationToken::new();
