@@ -164,6 +164,7 @@ impl Worker {
             admin: self.admin.clone(),
             bot: self.user.clone(),
             recorder: self.recorder.clone(),
+            presence: self.presence.clone(),
             sources: sources.clone(),
             at_least_every: self.pace.survey,
         })

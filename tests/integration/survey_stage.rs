@@ -102,7 +102,7 @@ pub(crate) fn report(id: i64, reporter: &str) -> Report {
         received_ms: Some(1_790_000_000_000 + id),
         reporter: reporter.to_owned(),
         reason: Some("rude".into()),
-        room: Some("!r:example.org".into()),
+        room: None,
         event: Some("$e".into()),
         reported: Some(BOB.into()),
         raw: json!({"id": id}),

@@ -1,15 +1,21 @@
 //! What the admin API shows becomes records of what changed, once, whatever restarts.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
+
 use ems_bots::{
     domain::{
-        ServerName,
+        RoomId, ServerName, UserId,
         record::{Actor, Occurred, RecordDraft, Relation},
     },
     homeserver::{
         History, HomeserverError, MediaUpload, ModuleFacts, QuarantineChange, Report, mock::RoomKind,
     },
+    worker::ports::Presence,
 };
-use serde_json::{json, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 
 use crate::{
     matrix_fake::USER,
@@ -183,7 +189,7 @@ async fn a_room_that_is_gone_was_deleted() {
         let (stage, shown) = stage().await;
         let running = stage.start(None);
         let bot = "auditbot".parse().unwrap();
-        let bot = ems_bots::domain::UserId::from_parts(&bot, &ServerName::parse("example.org").unwrap());
+        let bot = UserId::from_parts(&bot, &ServerName::parse("example.org").unwrap());
         let room = running.homeserver.create_room(&bot, "11", RoomKind::Private);
         until("the room is known", || {
             let known = running.homeserver.count("joined_rooms") > 3;
@@ -201,6 +207,72 @@ async fn a_room_that_is_gone_was_deleted() {
         assert_eq!(records.len(), 1);
         assert!(records[0].relations.contains(&Relation::new("room", room.as_str(), "in")));
         drop(shown);
+    })
+    .await;
+}
+
+/// Coverage that leaves out the rooms of this set.
+#[derive(Default)]
+struct LeftOut(Mutex<BTreeSet<RoomId>>);
+
+impl Presence for LeftOut {
+    fn invited(&self, _: &RoomId) {}
+
+    fn look_at(&self, _: &RoomId) {}
+
+    fn ignores(&self, room: &RoomId) -> bool {
+        self.0.lock().unwrap().contains(room)
+    }
+
+    fn is_ours(&self, _: &RoomId, _: &Value) -> bool {
+        false
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_recorded_of_rooms_that_are_left_out_or_that_the_bot_is_not_in() {
+    in_time(async {
+        let (mut stage, shown) = stage().await;
+        let left_out = Arc::new(LeftOut::default());
+        stage.presence = left_out.clone();
+        let running = stage.start(None);
+        let homeserver = running.homeserver.clone();
+        let bot = UserId::parse("@auditbot:example.org").unwrap();
+        let alice = homeserver.add_user(&"alice".parse().unwrap(), false).user_id;
+        let room = |creator: &UserId| homeserver.create_room(creator, "11", RoomKind::Private);
+        let (recorded, ignored, other) = (room(&bot), room(&bot), room(&alice));
+        let looks = async || {
+            let before = homeserver.count("joined_rooms");
+            until("it is looked at", || {
+                if homeserver.count("joined_rooms") > before + 6 { Ok(()) } else { Err(()) }
+            })
+            .await;
+        };
+        // It was recorded once.
+        looks().await;
+        left_out.0.lock().unwrap().insert(ignored.clone());
+        looks().await;
+        show(&shown, |seen| {
+            let about = |id, room: &RoomId| Report { room: Some(room.to_string()), ..report(id, ALICE) };
+            seen.event_reports = vec![about(3, &recorded), about(2, &ignored), about(1, &other)];
+        });
+        looked(&shown).await;
+        for room in [&recorded, &ignored, &other] {
+            homeserver.world().rooms.remove(room);
+        }
+        left_out.0.lock().unwrap().clear();
+        looks().await;
+        running.stop().await.unwrap();
+        let records = seen(&stage, &["room.deleted", "report."]).await;
+        let about: Vec<_> = records
+            .iter()
+            .map(|record| {
+                (record.action.as_str(), record.relations.iter().find(|of| of.kind == "room").unwrap())
+            })
+            .map(|(action, room)| (action, room.id.as_str()))
+            .collect();
+        let expected = ["report.event_filed", "room.deleted"].map(|action| (action, recorded.as_str()));
+        assert_eq!(about, expected);
     })
     .await;
 }

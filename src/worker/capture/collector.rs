@@ -66,7 +66,7 @@ impl<'a> Collector<'a> {
         let event = read(&received.raw);
         let room = RoomId::parse(received.room.as_str()).ok();
         let ours = room.as_ref().is_some_and(|room| self.presence.is_ours(room, &event));
-        if let Some(room) = room.as_ref().filter(|_| self.concerns_presence(&event)) {
+        if let Some(room) = room.as_ref().filter(|_| concerns_presence(&event, self.bot.as_str())) {
             self.presence.look_at(room);
         }
         let concerns_bot = ours || self.names_bot(&event);
@@ -145,14 +145,49 @@ impl<'a> Collector<'a> {
         let field = |name| event.get(name).and_then(serde_json::Value::as_str);
         field("sender") == Some(bot) || field("state_key") == Some(bot)
     }
+}
 
-    /// The bot may have been invited, removed or demoted, or the room replaced.
-    fn concerns_presence(&self, event: &serde_json::Value) -> bool {
-        let field = |name| event.get(name).and_then(serde_json::Value::as_str);
-        match (field("type"), field("state_key")) {
-            (Some("m.room.member"), Some(key)) => key == self.bot.as_str(),
-            (Some("m.room.power_levels" | "m.room.tombstone" | "m.space.child"), Some(_)) => true,
-            _ => false,
+/// The bot may have been invited, removed or demoted, or the room replaced; or somebody is invited again to what may be a
+/// chat that is to be left out: whoever was in a room before changes nothing in the list of rooms by coming back.
+fn concerns_presence(event: &serde_json::Value, bot: &str) -> bool {
+    let field = |name| event.get(name).and_then(serde_json::Value::as_str);
+    match (field("type"), field("state_key")) {
+        (Some("m.room.member"), Some(key)) => {
+            let is_invited =
+                event.pointer("/content/membership").is_some_and(|membership| membership == "invite");
+            let was_there = event.pointer("/unsigned/prev_content").is_some();
+            key == bot || (is_invited && was_there)
+        }
+        (Some("m.room.power_levels" | "m.room.tombstone" | "m.space.child"), Some(_)) => true,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::concerns_presence;
+
+    #[test]
+    fn coverage_looks_where_its_bot_or_its_selection_may_be_concerned() {
+        let member = |user: &str, membership: &str, before: Value| {
+            let unsigned = if before.is_null() { json!({}) } else { json!({"prev_content": before}) };
+            let content = json!({"membership": membership});
+            json!({"type": "m.room.member", "state_key": user, "content": content, "unsigned": unsigned})
+        };
+        let (left, nothing) = (json!({"membership": "leave"}), Value::Null);
+        let table = [
+            (member("@bot:here.org", "leave", nothing.clone()), true),
+            (member("@carol:here.org", "invite", left.clone()), true),
+            (member("@carol:here.org", "invite", nothing), false),
+            (member("@carol:here.org", "join", left), false),
+            (json!({"type": "m.room.power_levels", "state_key": "", "content": {}}), true),
+            (json!({"type": "m.room.power_levels", "content": {}}), false),
+            (json!({"type": "m.room.message", "content": {"membership": "invite"}}), false),
+        ];
+        for (event, concerns) in table {
+            assert_eq!(concerns_presence(&event, "@bot:here.org"), concerns, "{event}");
         }
     }
 }

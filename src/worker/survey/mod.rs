@@ -13,18 +13,19 @@ mod rooms;
 mod server;
 mod sessions;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     backoff::Backoff,
+    ports::Presence,
     recorder::{Recorder, Stop},
     sources::{Source, Sources, Standing},
 };
 use crate::{
-    domain::{Failure as _, UserId},
+    domain::{Failure as _, RoomId, UserId},
     homeserver::{Admin, HomeserverError, Inspect},
 };
 
@@ -58,6 +59,8 @@ pub(crate) struct Survey {
     pub(crate) bot: UserId,
     /// The trail.
     pub(crate) recorder: Recorder,
+    /// Knows which rooms the selection leaves out.
+    pub(crate) presence: Arc<dyn Presence>,
     /// Says how each source stands.
     pub(crate) sources: Sources,
     /// Nothing is looked at less often than this.
@@ -122,6 +125,12 @@ impl Survey {
                 Err(LookError::Stop(stop)) => return Err(stop),
             }
         }
+    }
+
+    /// The rooms of which anything is recorded: the bot is in them, and its selection does not leave them out.
+    async fn recorded_rooms(&self) -> Result<BTreeSet<RoomId>, LookError> {
+        let joined = self.admin.joined_rooms(&self.bot).await?;
+        Ok(joined.into_iter().filter(|room| !self.presence.ignores(room)).collect())
     }
 
     async fn look(&self, source: Source, cancel: &CancellationToken) -> Result<(), LookError> {

@@ -9,7 +9,10 @@ use super::{
     draft::{Span, seen, subject},
 };
 use crate::{
-    domain::record::{Actor, Category, Occurred, RecordDraft, Relation},
+    domain::{
+        RoomId,
+        record::{Actor, Category, Occurred, RecordDraft, Relation},
+    },
     homeserver::{HomeserverError, Report, Rows},
     store::{Batch, Snapshot},
 };
@@ -44,7 +47,8 @@ const SOURCE: &str = "report";
 const OVERLAP_MS: i64 = 7 * 24 * 3_600_000;
 
 impl Survey {
-    /// All reports that the homeserver has.
+    /// All reports that the homeserver has, but those of events in rooms that are not recorded. Where the bot comes in later,
+    /// they are found then.
     pub(super) async fn reports(&self, cancel: &CancellationToken) -> Result<(), LookError> {
         // Older homeservers have reports of events only.
         let of_users = self.reports_of(Kind::User, cancel).await;
@@ -64,8 +68,16 @@ impl Survey {
             };
             let keys: Vec<String> = page.rows.iter().map(|report| kind.key(report)).collect();
             let known = self.recorder.snapshots(SOURCE, &keys, cancel).await?;
+            let mut new: Vec<_> =
+                page.rows.iter().zip(keys).filter(|(_, key)| !known.contains_key(key)).collect();
+            if new.iter().any(|(report, _)| report.room.is_some()) {
+                let rooms = self.recorded_rooms().await?;
+                let is_recorded =
+                    |room: &String| RoomId::parse(&**room).is_ok_and(|room| rooms.contains(&room));
+                new.retain(|(report, _)| report.room.as_ref().is_none_or(is_recorded));
+            }
             let mut batch = Batch::default();
-            for (report, key) in page.rows.iter().zip(keys).filter(|(_, key)| !known.contains_key(key)) {
+            for (report, key) in new {
                 batch.drafts.push(filed(kind, report, &key, self.now_ms()));
                 batch.snapshots.push(Snapshot { source: SOURCE, key, value: Some(String::new()) });
             }

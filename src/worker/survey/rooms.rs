@@ -25,12 +25,12 @@ const CURSOR: &str = "survey:rooms";
 const PAGE: u32 = 1_000;
 
 impl Survey {
-    /// Of the rooms that the bot is or was in. Of others nothing is recorded.
+    /// Of the rooms that are or were recorded.
     pub(super) async fn deleted_rooms(&self, cancel: &CancellationToken) -> Result<(), LookError> {
         let span = Span::new(self.number(CURSOR, cancel).await?, self.now_ms());
         let known = self.known_rooms(cancel).await?;
         let listed = self.admin.rooms().await?.rooms;
-        let joined: BTreeSet<RoomId> = self.admin.joined_rooms(&self.bot).await?.into_iter().collect();
+        let recorded = self.recorded_rooms().await?;
         let mut batch =
             Batch { cursors: vec![(CURSOR.to_owned(), span.now.to_string())], ..Batch::default() };
         let there: BTreeSet<&str> = listed.iter().map(|room| room.room_id.as_str()).collect();
@@ -40,9 +40,12 @@ impl Survey {
                 batch.snapshots.push(Snapshot { source: SOURCE, key: room.clone(), value: None });
             }
         }
-        for room in listed.iter().filter(|room| joined.contains(&room.room_id)) {
+        for room in &listed {
             let key = room.room_id.to_string();
-            if !known.contains(&key) {
+            let is_known = known.contains(&key);
+            if is_known && self.presence.ignores(&room.room_id) {
+                batch.snapshots.push(Snapshot { source: SOURCE, key, value: None });
+            } else if !is_known && recorded.contains(&room.room_id) {
                 let facts = json!({"creator": room.creator, "version": room.version, "type": room.room_type});
                 batch.snapshots.push(Snapshot { source: SOURCE, key, value: Some(facts.to_string()) });
             }
