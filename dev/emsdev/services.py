@@ -36,6 +36,9 @@ def register(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     up.add_argument("--database", choices=["postgres", "sqlite"], help="only for a new one")
     up.add_argument("--limits", choices=["default", "off"], help="Synapse's own rate limits, or none")
     up.add_argument("--password-login", choices=["yes", "no"])
+    up.add_argument(
+        "--federates", action="store_true", help="with others of this machine, under an address as its name; only new ones"
+    )
     up.add_argument("--extra", metavar="FILE", help="a JSON object merged into the configuration; - is stdin")
     up.add_argument("--restart", action="store_true")
     _named(synapse, "down", lambda a: _existing(a).down(), "stop one; its data stay")
@@ -190,6 +193,7 @@ def _synapse_up(arguments: argparse.Namespace) -> object:
         database=arguments.database,
         extra=extra,
         restart=arguments.restart,
+        federates=arguments.federates,
         limits=None if arguments.limits is None else arguments.limits == "default",
         password_login=None if arguments.password_login is None else arguments.password_login == "yes",
     )

@@ -44,6 +44,7 @@ class Options:
     database: str = "postgres"  # or "sqlite"
     limits: bool = True
     password_login: bool = True
+    federates: bool = False
     extra: dict[str, object] = field(default_factory=dict)
 
 
@@ -140,12 +141,15 @@ class Synapse(Admin):
         database: str | None = None,
         limits: bool | None = None,
         password_login: bool | None = None,
+        federates: bool = False,
         extra: dict[str, object] | None = None,
         restart: bool = False,
     ) -> None:
         """Start it, or restart it if its configuration changed. An option that is None stays as it was."""
         need_root(f"homeserver {self.name}")
         with file_lock(RUN / f"synapse-{self.name}.lock", f"start homeserver {self.name}"):
+            if federates:
+                self._federate()
             self._keep(database, limits, password_login, extra)
             if self.options.database == "postgres":
                 postgres.up()
@@ -207,6 +211,19 @@ class Synapse(Admin):
         options.extra = options.extra if extra is None else extra
         write(self.folder / "instance.json", json.dumps(asdict(options), indent=1))
 
+    def _federate(self) -> None:
+        """Its name is its address, as other homeservers on this machine reach it: nobody has to be asked for it."""
+        options = self.options
+        name = f"{LOOPBACK}:{options.tls_port}"
+        if (self.folder / "homeserver.yaml").exists() and options.server_name != name:
+            raise StepError(
+                f"homeserver {self.name} is called {options.server_name}, and no homeserver changes its name",
+                "",
+                f"dev/run synapse wipe {self.name}, then start it with --federates",
+            )
+        options.federates, options.server_name = True, name
+        write(self.folder / "instance.json", json.dumps(asdict(options), indent=1))
+
     def _write_config(self, addresses: list[str]) -> None:
         options, folder = self.options, self.folder
         signing_key = folder / "signing.key"
@@ -223,7 +240,9 @@ class Synapse(Admin):
                     "type": "http",
                     "tls": False,
                     "x_forwarded": True,
-                    "resources": [{"names": ["client"], "compress": False}],
+                    "resources": [
+                        {"names": ["client", *(["federation"] if options.federates else [])], "compress": False}
+                    ],
                 }
             ],
             "database": self._database_config(),
@@ -240,7 +259,7 @@ class Synapse(Admin):
             # The least that there is: nobody guesses these passwords, and hashes were a good part of the tests' work.
             "bcrypt_rounds": 4,
             "enable_registration": False,
-            "federation_domain_whitelist": [],
+            **(self._loopback_federation() if options.federates else {"federation_domain_whitelist": []}),
             "trusted_key_servers": [],
             "suppress_key_server_warning": True,
             "report_stats": False,
@@ -282,6 +301,11 @@ class Synapse(Admin):
                 "cp_max": 8,
             },
         }
+
+    @staticmethod
+    def _loopback_federation() -> dict[str, object]:
+        """Others on this machine are reached, whose certificates are the private CA's."""
+        return {"ip_range_blacklist": [], "federation_custom_ca_list": [str(CA_FILE)]}
 
     @staticmethod
     def _no_limits() -> dict[str, object]:

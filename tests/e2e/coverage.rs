@@ -133,6 +133,28 @@ async fn a_new_room_is_covered_within_a_second() {
 }
 
 #[tokio::test]
+async fn an_upgraded_room_is_followed_and_the_old_one_is_kept() {
+    let synapse = Synapse::up(&unique("covupgrade"));
+    let alice = synapse.register("alice");
+    let mut bot = start(&synapse, "auditbot").await;
+    let (user, place) = (bot.user.to_string(), ("join".to_owned(), 100));
+    for (number, (old, new)) in [("10", "11"), ("11", "12"), ("12", "12")].into_iter().enumerate() {
+        let room =
+            create_room(&synapse, &alice, json!({"preset": "private_chat", "room_version": old})).await;
+        bot.covered(2 * number + 1, 30).await;
+        let (status, answer) = act(&synapse, &alice, &room, "upgrade", json!({"new_version": new})).await;
+        assert_eq!(status, 200, "{answer}");
+        let replacement = answer["replacement_room"].as_str().unwrap();
+        bot.covered(2 * number + 2, 30).await;
+        assert_eq!(synapse.standing(replacement, &user).await, place, "from {old} to {new}");
+        assert_eq!(synapse.standing(&room, &user).await, place, "from {old} to {new}");
+        let tombstone = bot.room(&room).await[&key("m.room.tombstone", "")].clone();
+        assert_eq!(tombstone["replacement_room"], replacement);
+    }
+    bot.stop().await;
+}
+
+#[tokio::test]
 async fn rooms_under_creation_are_never_harmed() {
     let synapse = Synapse::up(&unique("covhammer"));
     let alice = synapse.register("alice");

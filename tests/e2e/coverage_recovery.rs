@@ -14,7 +14,7 @@ use super::support::{
     coverage_bot::{Bot, start, start_with},
     eventually,
     rooms::{act, create_room, key},
-    services::{Person, urlencode},
+    services::{Person, dev_json, urlencode},
     unique,
 };
 
@@ -172,6 +172,41 @@ async fn start_paused(synapse: &Synapse) -> Bot {
     let mut bot = start_with(synapse, "auditbot", Control { paused: true, ..Control::default() }).await;
     bot.until("looked", 60, |state| state.totals.pending > 0).await;
     bot
+}
+
+#[tokio::test]
+async fn an_invitation_that_a_module_refuses_is_said_and_made_when_it_no_longer_is() {
+    let name = unique("covrefused");
+    let user = format!("@auditbot:{name}.internal");
+    let module = json!({"module": "tests.real.refuser.Refuser", "config": {"refused": user}});
+    let extra = json!({"modules": [module]}).to_string();
+    let synapse = Synapse::up_with(&name, &["--extra", "-"], Some(&extra));
+    let alice = synapse.register("alice");
+    let mut closed = Vec::new();
+    for version in VERSIONS {
+        create_room(&synapse, &alice, json!({"preset": "public_chat", "room_version": version})).await;
+        let body = json!({"preset": "private_chat", "room_version": version});
+        closed.push(create_room(&synapse, &alice, body).await);
+    }
+    let mut bot = start(&synapse, "auditbot").await;
+    assert_eq!(bot.user.as_str(), user);
+    // Into a public room it needs no invitation.
+    bot.until("refused", 60, |state| {
+        let totals = &state.totals;
+        totals.covered == 3 && totals.blocked.get("refused") == Some(&3) && totals.pending == 0
+    })
+    .await;
+    for room in &closed {
+        assert_ne!(synapse.standing(room, &user).await.0, "join", "{room}");
+    }
+    // The homeserver goes on without the module.
+    dev_json(&["synapse", "up", &name, "--extra", "-"], Some(r#"{"modules": []}"#));
+    bot.control.send_modify(|_| {});
+    bot.covered(6, 60).await;
+    for room in &closed {
+        assert_eq!(synapse.standing(room, &user).await, ("join".to_owned(), 100), "{room}");
+    }
+    bot.stop().await;
 }
 
 #[tokio::test]

@@ -27,6 +27,7 @@ mod faults_homeserver;
 mod faults_identity;
 mod faults_login;
 mod faults_volume;
+mod federation;
 mod figures;
 mod idle;
 mod install;

@@ -310,3 +310,9 @@ async fn at_rest() {
          {busy:.1} % of a processor, {idle:.1} % without the worker; {memory}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure: make bench-coverage"]
+async fn invitations() {
+    crate::federation::refuses(size("EMS_BENCH_INVITATIONS", 1_000)).await;
+}

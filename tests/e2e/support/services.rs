@@ -74,6 +74,11 @@ impl Synapse {
         Self::up_with(name, &[], None)
     }
 
+    /// One that federates with others of this machine, without limits.
+    pub fn federated(name: &str) -> Self {
+        Self::up_with(name, &["--federates", "--limits", "off"], None)
+    }
+
     /// With options of `dev/run synapse up`; `extra` is JSON merged into the configuration
     /// (pass `--extra`, `-` among the options).
     pub fn up_with(name: &str, options: &[&str], extra: Option<&str>) -> Self {
