@@ -9,7 +9,7 @@ use matrix_sdk::{
     Client,
     config::RequestConfig,
     ruma::{
-        OwnedEventId, OwnedRoomId,
+        EventId, OwnedEventId, OwnedRoomId,
         api::client::{room::get_room_event, sync::sync_events},
         presence::PresenceState,
     },
@@ -32,13 +32,24 @@ pub(super) async fn of(
     repeat_sync(client, since, &mut wanted, &mut found).await;
     for (event, room) in wanted {
         match client.send(get_room_event::v3::Request::new(room, event.clone())).await {
-            Ok(response) => {
+            Ok(response) if is_event(response.event.json().get(), &event) => {
                 found.insert(event, response.event.json().get().to_owned());
             }
+            Ok(_) => tracing::warn!(%event, "the answer to who fetches a ciphertext is not that event"),
             Err(error) => tracing::warn!(%error, "cannot fetch the ciphertext of an event"),
         }
     }
     found
+}
+
+/// Whether this is the event that was asked for. An answer without a body reads as an event without any field, and in place
+/// of the ciphertext it would take sender and time from the record.
+fn is_event(raw: &str, asked: &EventId) -> bool {
+    #[derive(serde::Deserialize)]
+    struct Answer {
+        event_id: OwnedEventId,
+    }
+    serde_json::from_str::<Answer>(raw).is_ok_and(|answer| answer.event_id == asked)
 }
 
 fn decrypted(response: &SyncResponse) -> HashMap<OwnedEventId, OwnedRoomId> {
@@ -82,6 +93,25 @@ async fn repeat_sync(
         {
             wanted.remove(&id);
             found.insert(id, event.json().get().to_owned());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use matrix_sdk::ruma::event_id;
+
+    use super::is_event;
+
+    #[test]
+    fn only_the_event_that_was_asked_for_is_taken_for_it() {
+        let asked = event_id!("$asked:here.org");
+        assert!(is_event(
+            r#"{"event_id": "$asked:here.org", "type": "m.room.encrypted", "content": {}}"#,
+            asked
+        ));
+        for other in ["{}", "", "[]", r#"{"event_id": "$other:here.org"}"#, r#"{"errcode": "M_UNKNOWN"}"#] {
+            assert!(!is_event(other, asked), "{other}");
         }
     }
 }
