@@ -1,6 +1,9 @@
 //! Of a room that the selection leaves out nothing is recorded but what the bot itself does there.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+};
 
 use ems_bots::{domain::RoomId, worker::ports::Presence};
 use serde_json::{Value, json};
@@ -13,8 +16,9 @@ use crate::{
 
 const OTHER: &str = "!other:example.org";
 
-/// Coverage that leaves one room out.
-struct LeftOut;
+/// Coverage that leaves out the rooms of this set.
+#[derive(Default)]
+pub(crate) struct LeftOut(pub(crate) Mutex<BTreeSet<RoomId>>);
 
 impl Presence for LeftOut {
     fn invited(&self, _: &RoomId) {}
@@ -22,7 +26,7 @@ impl Presence for LeftOut {
     fn look_at(&self, _: &RoomId) {}
 
     fn ignores(&self, room: &RoomId) -> bool {
-        room.as_str() == ROOM
+        self.0.lock().unwrap().contains(room)
     }
 
     fn is_ours(&self, _: &RoomId, _: &Value) -> bool {
@@ -39,7 +43,8 @@ fn said(id: &str, text: &str) -> Value {
 async fn what_happens_in_a_room_that_is_left_out_is_not_recorded() {
     in_time(async {
         let mut stage = Stage::set().await;
-        stage.presence = Arc::new(LeftOut);
+        let left_out = BTreeSet::from([RoomId::parse(ROOM).unwrap()]);
+        stage.presence = Arc::new(LeftOut(Mutex::new(left_out)));
         let joined = json!({"type": "m.room.member", "state_key": USER, "sender": USER, "event_id": "$in",
             "origin_server_ts": 8_000, "content": {"membership": "join"}});
         let topic = json!({"type": "m.room.topic", "state_key": "", "sender": "@alice:example.org", "event_id": "$topic",

@@ -1,9 +1,6 @@
 //! What the admin API shows becomes records of what changed, once, whatever restarts.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
-};
+use std::sync::Arc;
 
 use ems_bots::{
     domain::{
@@ -13,9 +10,8 @@ use ems_bots::{
     homeserver::{
         History, HomeserverError, MediaUpload, ModuleFacts, QuarantineChange, Report, mock::RoomKind,
     },
-    worker::ports::Presence,
 };
-use serde_json::{Value, json, value::RawValue};
+use serde_json::{json, value::RawValue};
 
 use crate::{
     matrix_fake::USER,
@@ -23,6 +19,7 @@ use crate::{
         ALICE, BOB, CAROL, account, actions, looked, recording_says, report, seen, session, show, stage,
         upload,
     },
+    worker_ignored::LeftOut,
     worker_scene::in_time,
     worker_stage::{message, sync, text, until},
 };
@@ -209,24 +206,6 @@ async fn a_room_that_is_gone_was_deleted() {
         drop(shown);
     })
     .await;
-}
-
-/// Coverage that leaves out the rooms of this set.
-#[derive(Default)]
-struct LeftOut(Mutex<BTreeSet<RoomId>>);
-
-impl Presence for LeftOut {
-    fn invited(&self, _: &RoomId) {}
-
-    fn look_at(&self, _: &RoomId) {}
-
-    fn ignores(&self, room: &RoomId) -> bool {
-        self.0.lock().unwrap().contains(room)
-    }
-
-    fn is_ours(&self, _: &RoomId, _: &Value) -> bool {
-        false
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -211,20 +211,10 @@ fn a_note_is_written_when_something_changes_and_not_before() {
 #[test]
 fn a_new_room_does_not_wait_for_those_that_were_there() {
     let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
-    refresh(
-        &mut entries,
-        (0..5).map(|number| listing(number, 1)).collect(),
-        &HashSet::new(),
-        &HashSet::new(),
-        now,
-    );
-    refresh(
-        &mut entries,
-        (0..6).map(|number| listing(number, 1)).collect(),
-        &HashSet::new(),
-        &HashSet::new(),
-        now,
-    );
+    for rooms in [5, 6] {
+        let listings = (0..rooms).map(|number| listing(number, 1)).collect();
+        refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
+    }
     let due = entries.take_due(now, 1);
     assert_eq!((&due[0].room, due[0].is_urgent), (&room(5), true));
 }
