@@ -100,6 +100,8 @@ pub(super) struct Visit {
     pub acted: u32,
     /// Where the bot was seen to be; unknown if it could not be looked at.
     pub standing: Option<Standing>,
+    /// How many state events it was last seen to have.
+    pub state_events: Option<u64>,
     /// How long the homeserver took at most to say how the room is.
     pub slowest: Duration,
     pub error: Option<VisitError>,
@@ -108,7 +110,7 @@ pub(super) struct Visit {
 impl Visit {
     fn new(memory: Memory) -> Self {
         let (state, slowest) = (State::Pending, Duration::ZERO);
-        Self { state, memory, acted: 0, standing: None, slowest, error: None }
+        Self { state, memory, acted: 0, standing: None, state_events: None, slowest, error: None }
     }
 }
 
@@ -231,6 +233,7 @@ impl Context {
         visit.slowest = visit.slowest.max(started.elapsed());
         let mut seen = seen?;
         visit.standing = Some(self.standing(&seen.facts, errand));
+        visit.state_events = seen.state_events().or(visit.state_events);
         facts::ask_for_heir(admin, &mut seen, selection, identity).await?;
         Ok((seen.facts, seen.marks))
     }

@@ -122,11 +122,7 @@ impl Entries {
                     // Of where it was before there was a book nobody knows whether it has greeted.
                     None => entry.memory.is_greeted = is_joined && self.is_first && !self.is_listed,
                 }
-                count(&mut self.totals, entry.state, 1);
-                self.schedule.replace(&room, None, entry.slot());
-                self.gone.remove(&room);
-                self.rooms.insert(room.clone(), entry);
-                self.change(&room, |_| ());
+                self.insert(&room, entry);
             }
         }
         // A listing may have gaps; where the bot is, the homeserver says elsewhere.
@@ -145,6 +141,28 @@ impl Entries {
         let forgotten = self.remembered.extract_if(|room, _| !is_there(room));
         self.gone.extend(forgotten.map(|(room, _)| room));
         self.is_listed = true;
+    }
+
+    /// Takes in those of some listed rooms that are new, and says how many these are. One that an earlier process knew is not:
+    /// that is for a listing which tells where the bot is.
+    pub(super) fn discover(&mut self, listings: Vec<RoomListing>, now: Instant) -> u64 {
+        let mut found = 0;
+        for listing in listings {
+            let room = listing.room_id.clone();
+            if !self.rooms.contains_key(&room) && !self.remembered.contains_key(&room) {
+                self.insert(&room, Entry::new(listing, false, true, now));
+                found += 1;
+            }
+        }
+        found
+    }
+
+    fn insert(&mut self, room: &RoomId, entry: Entry) {
+        count(&mut self.totals, entry.state, 1);
+        self.schedule.replace(room, None, entry.slot());
+        self.gone.remove(room);
+        self.rooms.insert(room.clone(), entry);
+        self.change(room, |_| ());
     }
 
     /// Whether the rooms of the homeserver are known.

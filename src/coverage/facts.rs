@@ -64,8 +64,17 @@ pub struct Seen {
     pub facts: RoomFacts,
     /// Identifiers of the events that were seen.
     pub marks: Marks,
-    /// The whole state, where it was read.
+    /// The state, as far as it was read.
     state: Vec<StateEvent>,
+    /// It is the whole state.
+    is_whole: bool,
+}
+
+impl Seen {
+    /// How many state events the room has, if all were read.
+    pub fn state_events(&self) -> Option<u64> {
+        self.is_whole.then_some(self.state.len() as u64)
+    }
 }
 
 /// Reads the facts of a room. The memory of the caller (`was_functional_member`, `owes_notice`,
@@ -86,7 +95,8 @@ pub async fn gather(
         if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
             let facts = base(listing, &state, power, Membership::Joined, identity, around);
             if !planner::leaves(&facts, selection, identity) {
-                return Ok(Seen { facts, marks: marks(&state, identity, around), state });
+                let marks = marks(&state, identity, around);
+                return Ok(Seen { facts, marks, state, is_whole: false });
             }
         }
     }
@@ -99,7 +109,7 @@ pub async fn gather(
         facts.is_inactive =
             membership != Membership::Joined && is_inactive(admin, room, selection, around.now_ms).await?;
     }
-    Ok(Seen { facts, marks: marks(&state, identity, around), state })
+    Ok(Seen { facts, marks: marks(&state, identity, around), state, is_whole: true })
 }
 
 /// Asks who is an admin of the room after the bot, if the bot is about to leave it.

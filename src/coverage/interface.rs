@@ -10,8 +10,8 @@ use crate::domain::{RoomId, selection::RoomSelection, worker::RoomTotals};
 #[derive(Debug, Clone)]
 pub struct RunnerSettings {
     /// Time between two looks at the number of rooms, which tells that there is a new one. This and
-    /// the next are longer when the homeserver is slow, so that polling takes a tenth of its time at
-    /// most.
+    /// the next are longer when the homeserver is slow, so that polling takes about a tenth of its
+    /// time at most.
     pub probe: Duration,
     /// Time between two listings of all rooms, which tell what else changed without a hint.
     pub poll: Duration,

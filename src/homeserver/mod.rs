@@ -81,6 +81,9 @@ pub trait Admin: Send + Sync {
     async fn devices(&self, user: &UserId) -> Result<Vec<DeviceId>>;
     /// Every room of the server.
     async fn rooms(&self) -> Result<RoomList>;
+    /// The rooms with the fewest joined members, so many at most, and without those that have none: a new room has one. Cheaper
+    /// than [`Self::rooms`].
+    async fn smallest_rooms(&self, most: u64) -> Result<Vec<RoomListing>>;
     /// The number of rooms of the server: what is cheap to ask often.
     async fn room_count(&self) -> Result<u64>;
     /// The rooms that a user is joined to.

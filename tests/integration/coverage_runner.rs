@@ -56,10 +56,49 @@ async fn a_room_is_seen_to_be_covered_at_once_only_where_somebody_waits() {
     assert_eq!(homeserver.count("room_state"), 2, "before it gives power and after that");
     tokio::time::sleep(Duration::from_secs(20)).await;
     let known = homeserver.count("room_state");
-    assert!(known > 2, "nobody has looked whether it stays so");
+    assert_eq!(known, 3, "and whether it stays so");
     homeserver.create_room(&alice, "11", RoomKind::Private);
     bot.covered(2, 5).await;
     assert_eq!(homeserver.count("room_state") - known, 3, "and after it has come in");
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_room_is_found_in_a_short_list_or_else_in_the_long_one() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let mut bot = start(&homeserver, "auditbot", Control::default());
+    bot.until("started", 5, |state| state.is_complete).await;
+    let lists = || homeserver.count("rooms");
+    let a_list = async || {
+        let before = lists();
+        while lists() == before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        lists()
+    };
+    let before = a_list().await;
+    homeserver.create_room(&alice, "11", RoomKind::Private);
+    bot.covered(1, 2).await;
+    assert_eq!(lists(), before);
+    // Those in which only the bot is left come first in a list of the smallest.
+    let rooms: Vec<_> = (0..320).map(|_| homeserver.create_room(&alice, "11", RoomKind::Private)).collect();
+    bot.covered(321, 60).await;
+    for room in &rooms {
+        homeserver.force_membership(room, &alice, "leave");
+    }
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let (before, short) = (a_list().await, homeserver.count("smallest_rooms"));
+    for number in 1..=2 {
+        homeserver.create_room(&alice, "11", RoomKind::Private);
+        bot.covered(321 + number, 2).await;
+        assert_eq!(lists(), before + usize::try_from(number).unwrap());
+    }
+    assert_eq!(
+        homeserver.count("smallest_rooms"),
+        short + 1,
+        "what was of no use is not tried again at once"
+    );
     bot.stop().await;
 }
 

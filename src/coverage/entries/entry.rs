@@ -19,6 +19,9 @@ use crate::{
 
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_mins(10);
+/// A room without power levels is looked at again so many times, before others, until the delay grows: a busy homeserver takes
+/// a few seconds to make one.
+const QUICK_LOOKS: u32 = 12;
 /// After acting, a room is looked at again: two bots that act at the same moment can undo each
 /// other's power or mark, and neither is told.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -42,6 +45,8 @@ pub(in crate::coverage) struct Entry {
     pub listing: RoomListing,
     /// Where the bot is, as it was last listed or seen.
     pub standing: Standing,
+    /// How many state events it had when it was last looked at: when the list says so, too, that is nothing new.
+    seen_state_events: Option<u64>,
     pub memory: Memory,
     pub state: State,
     in_flight: bool,
@@ -96,6 +101,7 @@ impl Entry {
         Self {
             listing,
             standing: Standing { is_joined, is_excluded: false },
+            seen_state_events: None,
             memory: Memory::default(),
             state: State::Pending,
             in_flight: false,
@@ -256,7 +262,9 @@ impl Entry {
     }
 
     pub(super) fn renew(&mut self, listing: RoomListing, is_joined: bool, now: Instant) {
-        let changed = listing.state_events != self.listing.state_events
+        let has_news = listing.state_events != self.listing.state_events
+            && Some(listing.state_events) != self.seen_state_events;
+        let changed = has_news
             || listing.join_rules != self.listing.join_rules
             || is_joined != self.standing.is_joined
             || (self.state != State::Covered
@@ -282,6 +290,7 @@ impl Entry {
         if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
             self.state = visit.state;
         }
+        self.seen_state_events = visit.state_events.or(self.seen_state_events);
         if let Some(standing) = visit.standing {
             self.standing = standing;
         }
@@ -293,27 +302,33 @@ impl Entry {
         self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
         self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
         let again = match (&visit.error, self.state) {
-            (Some(_), _) => true,
-            // Being created as a rule: soon there will be power levels.
-            (None, State::Blocked(reason)) => reason == Obstacle::PowerLevelsMissing,
-            (None, State::Pending) => visit.acted > 0,
-            (None, State::Covered | State::Limited(_) | State::Excluded(_)) => false,
+            (Some(error), _) => Some((Want::Visit, wait(Some(error), self.failures))),
+            // Being created as a rule: soon there will be power levels, and somebody waits for the bot.
+            (None, State::Blocked(Obstacle::PowerLevelsMissing)) if self.failures < QUICK_LOOKS => {
+                Some((Want::VisitFirst, FIRST_DELAY))
+            }
+            (None, State::Blocked(Obstacle::PowerLevelsMissing)) => {
+                Some((Want::Visit, delay(self.failures - QUICK_LOOKS)))
+            }
+            (None, State::Pending) if visit.acted > 0 => Some((Want::Visit, wait(None, self.failures))),
+            (None, _) => None,
         };
-        if again {
+        if let Some((want, wait)) = again {
             self.failures += 1;
-            self.want = self.want.max(Want::Visit);
-            self.not_before = self.not_before.max(now + wait(visit.error.as_ref(), self.failures));
+            self.want = self.want.max(want);
+            self.not_before = self.not_before.max(now + wait);
         } else {
             self.failures = 0;
         }
     }
 }
 
+/// `failures`: before this one.
 fn wait(error: Option<&VisitError>, failures: u32) -> Duration {
     match error {
         Some(VisitError::Homeserver(HomeserverError::RateLimited { retry_after: Some(after), .. })) => {
             (*after).min(LONGEST_DELAY)
         }
-        _ => delay(failures.saturating_sub(1)),
+        _ => delay(failures),
     }
 }

@@ -52,7 +52,7 @@ fn visit(state: State, acted: u32, fails: bool) -> Visit {
     let memory = Memory { is_greeted: acted > 0, was_functional_member: fails, ..Memory::default() };
     let is_excluded = matches!(state, State::Excluded(_));
     let standing = (!fails).then_some(Standing { is_joined: acted > 0, is_excluded });
-    Visit { state, memory, acted, standing, slowest: Duration::ZERO, error }
+    Visit { state, memory, acted, standing, state_events: None, slowest: Duration::ZERO, error }
 }
 
 #[derive(Debug, Clone)]
@@ -217,6 +217,45 @@ fn a_new_room_does_not_wait_for_those_that_were_there() {
     }
     let due = entries.take_due(now, 1);
     assert_eq!((&due[0].room, due[0].is_urgent), (&room(5), true));
+}
+
+#[test]
+fn a_room_that_is_being_made_is_looked_at_often_and_before_others() {
+    let (mut entries, start) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    // So many that there is always one that waits.
+    let listings = (0..100).map(|number| listing(number, 1)).collect();
+    refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), start);
+    entries.discover(vec![listing(200, 1)], start);
+    let mut looks = Vec::new();
+    for tenth in 0..100 {
+        let now = start + Duration::from_millis(tenth * 100);
+        let due = entries.take_due(now, 1);
+        assert_eq!(due[0].is_urgent, due[0].room == room(200));
+        if due[0].is_urgent {
+            looks.push(tenth);
+            let missing = State::Blocked(Obstacle::PowerLevelsMissing);
+            entries.visited(&room(200), visit(missing, 0, false), now);
+        }
+    }
+    assert_eq!(looks, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36], "then it waits like the others");
+}
+
+#[test]
+fn what_the_bot_has_seen_itself_is_no_news() {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    let joined: HashSet<_> = [room(1)].into();
+    refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
+    let mut looks = |after: u64, listed: u64, seen: u64| {
+        let then = now + Duration::from_secs(after);
+        refresh(&mut entries, vec![listing(1, listed)], &joined, &HashSet::new(), then);
+        let due = entries.take_due(then, 1);
+        if let [_] = &due[..] {
+            let look = visit(State::Covered, u32::from(after == 0), false);
+            entries.visited(&room(1), Visit { state_events: Some(seen), ..in_it(look) }, then);
+        }
+        due.len()
+    };
+    assert_eq!([looks(0, 5, 9), looks(5, 5, 9), looks(6, 9, 9), looks(7, 10, 10)], [1, 1, 0, 1]);
 }
 
 /// What a process notes of a room that it has looked at, if it ends in order.

@@ -2,6 +2,7 @@
 //! asks for it or is slow.
 
 mod polling;
+mod price;
 mod slots;
 
 use std::{
@@ -17,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use self::slots::Slots;
+use self::{price::Price, slots::Slots};
 use super::{
     acts::ActLog,
     book::{RoomBook, Scribe},
@@ -131,7 +132,10 @@ struct Work {
     slots: Slots,
     next_poll: Instant,
     next_probe: Instant,
-    /// Number of rooms, as the homeserver said at the last listing.
+    next_short_list: Instant,
+    probing: Price,
+    listing: Price,
+    /// Number of rooms that were listed, as the homeserver counts them.
     listed: u64,
     quiet_until: Instant,
     poll_failures: u32,
@@ -173,6 +177,9 @@ impl Work {
             slots: Slots::new(runner.settings.concurrency, now),
             next_poll: now,
             next_probe: now,
+            next_short_list: now,
+            probing: Price::default(),
+            listing: Price::default(),
             listed: 0,
             quiet_until: now,
             poll_failures: 0,

@@ -10,6 +10,10 @@ use crate::{
 };
 
 const SPACES_LIFETIME: Duration = Duration::from_mins(1);
+/// Rooms of a short list.
+const SHORT_LIST: u64 = 100;
+/// So long no other one is asked for after one that was of no use.
+const FUTILE_PAUSE: Duration = Duration::from_secs(10);
 
 impl Work {
     /// When to look next.
@@ -60,8 +64,26 @@ impl Work {
     async fn probe(&mut self) -> Result<(), HomeserverError> {
         let started = Instant::now();
         let number = self.context.admin.room_count().await?;
-        self.next_probe = after(started, self.settings.probe);
-        if number == self.listed { Ok(()) } else { self.list().await }
+        let is_all = number == self.listed || (number > self.listed && self.find_new(number).await?);
+        self.next_probe = Instant::now() + self.probing.pause(started.elapsed(), self.settings.probe);
+        if is_all { Ok(()) } else { self.list().await }
+    }
+
+    /// Whether a short list has as many new rooms as there are. Where somebody makes rooms all the time, a long list each time
+    /// would be a good part of the homeserver's work; where many rooms have one member left, the short one is of no use.
+    async fn find_new(&mut self, number: u64) -> Result<bool, HomeserverError> {
+        if Instant::now() < self.next_short_list {
+            return Ok(false);
+        }
+        let rooms = self.context.admin.smallest_rooms(SHORT_LIST).await?;
+        let found = self.entries.discover(rooms, Instant::now());
+        let are_all = self.listed + found >= number;
+        if are_all {
+            self.listed += found;
+        } else {
+            self.next_short_list = Instant::now() + FUTILE_PAUSE;
+        }
+        Ok(are_all)
     }
 
     async fn list(&mut self) -> Result<(), HomeserverError> {
@@ -76,8 +98,11 @@ impl Work {
         let doubts = Doubts { wishes: self.wishes, rooms: [&self.early, &self.excluded] };
         self.entries.refresh(list.rooms, &joined.into_iter().collect(), &doubts, Instant::now());
         self.early.clear();
-        self.next_probe = after(started, self.settings.probe);
-        self.next_poll = after(started, self.settings.poll);
+        let now = Instant::now();
+        let pause = self.listing.pause(started.elapsed(), self.settings.probe);
+        // What is new may have to be found by a list like this one.
+        self.next_probe = now + pause;
+        self.next_poll = now + pause.max(self.settings.poll);
         Ok(())
     }
 
@@ -107,10 +132,4 @@ impl Work {
             Retry::Backoff | Retry::Never => backoff.min(LONGEST_POLL),
         }
     }
-}
-
-/// The next time, so that asking takes a tenth of the homeserver's time at most.
-fn after(started: Instant, pause: Duration) -> Instant {
-    let took = started.elapsed();
-    Instant::now() + pause.max(took.saturating_mul(9).min(LONGEST_POLL))
 }

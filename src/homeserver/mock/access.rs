@@ -8,7 +8,8 @@ use super::{MockHomeserver, Outcome, Token, World};
 use crate::{
     domain::{DeviceId, Localpart, RoomId, ServerName, UserId},
     homeserver::{
-        Account, Admin, Entry, HomeserverError, LoginFlow, NewAccount, Result, RoomList, Session, StateEvent,
+        Account, Admin, Entry, HomeserverError, LoginFlow, NewAccount, Result, RoomList, RoomListing,
+        Session, StateEvent,
     },
 };
 
@@ -331,6 +332,18 @@ impl Admin for MockAdmin {
             Ok(RoomList { total: rooms.len() as u64, rooms })
         };
         self.act("rooms", "", act).await
+    }
+
+    async fn smallest_rooms(&self, most: u64) -> Result<Vec<RoomListing>> {
+        let act = |world: &mut World| {
+            let listed = world.rooms.iter().filter(|(id, _)| !world.unlisted.contains(*id));
+            let mut rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
+            rooms.retain(|room| room.joined_members > 0);
+            rooms.sort_by_key(|room| room.joined_members);
+            rooms.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+            Ok(rooms)
+        };
+        self.act("smallest_rooms", "", act).await
     }
 
     async fn room_count(&self) -> Result<u64> {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::{
     answer::Answer,
     http::{Call, Http},
+    rooms,
 };
 use crate::{
     domain::{DeviceId, RoomId, UserId},
@@ -22,14 +23,10 @@ use crate::{
 
 const USERS_V1: &str = "_synapse/admin/v1/users";
 const USERS_V2: &str = "_synapse/admin/v2/users";
-const ROOMS: &str = "_synapse/admin/v1/rooms";
-
-const LARGEST_PAGE: u64 = 100_000;
+pub(super) const ROOMS: &str = "_synapse/admin/v1/rooms";
 
 /// Puppet tokens of a process that was killed do not stay valid for ever.
 const PUPPET_LIFETIME_MS: i64 = 24 * 3_600_000;
-/// Characters of a room's name that are kept.
-const LONGEST_NAME: usize = 255;
 
 pub(super) struct SynapseAdmin {
     pub http: Arc<Http>,
@@ -90,52 +87,6 @@ impl From<AccountAnswer> for Account {
 }
 
 #[derive(Deserialize)]
-struct RoomRow {
-    room_id: RoomId,
-    name: Option<String>,
-    creator: Option<String>,
-    #[serde(default)]
-    joined_local_members: u64,
-    #[serde(default)]
-    joined_members: u64,
-    version: Option<String>,
-    join_rules: Option<String>,
-    room_type: Option<String>,
-    encryption: Option<String>,
-    #[serde(default)]
-    state_events: u64,
-}
-
-/// A name of 60 kB is none that anybody reads, and no table takes U+0000.
-fn shortened(name: &str) -> String {
-    name.chars().filter(|c| *c != '\0').take(LONGEST_NAME).collect()
-}
-
-impl From<RoomRow> for RoomListing {
-    fn from(row: RoomRow) -> Self {
-        Self {
-            room_id: row.room_id,
-            name: row.name.map(|name| shortened(&name)).filter(|name| !name.is_empty()),
-            creator: row.creator.filter(|creator| !creator.is_empty()),
-            joined_local_members: row.joined_local_members,
-            joined_members: row.joined_members,
-            version: row.version,
-            join_rules: row.join_rules,
-            room_type: row.room_type,
-            encryption: row.encryption,
-            state_events: row.state_events,
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct RoomsPage {
-    rooms: Vec<Value>,
-    total_rooms: u64,
-    next_batch: Option<u64>,
-}
-
-#[derive(Deserialize)]
 struct StateRow {
     event_id: String,
     r#type: String,
@@ -165,20 +116,13 @@ impl From<StateRow> for StateEvent {
 }
 
 impl SynapseAdmin {
-    async fn ask(&self, call: Call<'_>) -> Result<Answer> {
+    pub(super) async fn ask(&self, call: Call<'_>) -> Result<Answer> {
         self.http.send(call.token(&self.session.access_token)).await
     }
 
     async fn put_user(&self, what: &'static str, user: &UserId, body: Value) -> Result<Answer> {
         let call = Call::new(Method::PUT, what, USERS_V2, &[user.as_str()]);
         self.ask(call.about(user.as_str()).slow().body(body)).await
-    }
-
-    async fn room_page(&self, from: u64, limit: u64) -> Result<RoomsPage> {
-        let call = Call::new(Method::GET, "the list of rooms", ROOMS, &[])
-            .query("limit", limit.to_string())
-            .query("from", from.to_string());
-        self.ask(call.large()).await?.parse()
     }
 }
 
@@ -328,21 +272,15 @@ impl Admin for SynapseAdmin {
     }
 
     async fn rooms(&self) -> Result<RoomList> {
-        let mut rooms = Vec::new();
-        let mut from = 0;
-        loop {
-            let page = self.room_page(from, LARGEST_PAGE).await?;
-            rooms.extend(readable::<RoomRow>(page.rooms).map(RoomListing::from));
-            match page.next_batch {
-                // A page that does not advance would never end.
-                Some(next) if next > from => from = next,
-                _ => return Ok(RoomList { rooms, total: page.total_rooms }),
-            }
-        }
+        rooms::all(self).await
+    }
+
+    async fn smallest_rooms(&self, most: u64) -> Result<Vec<RoomListing>> {
+        rooms::smallest(self, most).await
     }
 
     async fn room_count(&self) -> Result<u64> {
-        Ok(self.room_page(0, 1).await?.total_rooms)
+        rooms::count(self).await
     }
 
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>> {

@@ -8,6 +8,7 @@ mod answer;
 mod entry;
 mod http;
 mod inspect;
+mod rooms;
 mod user;
 
 use std::{fmt, sync::Arc, time::Duration};

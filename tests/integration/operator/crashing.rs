@@ -6,8 +6,8 @@ use async_trait::async_trait;
 use ems_bots::{
     domain::{DeviceId, Localpart, RoomId, ServerName, UserId},
     homeserver::{
-        Account, Admin, Connect, Entry, Inspect, LoginFlow, NewAccount, Result, RoomList, Session,
-        StateEvent, User,
+        Account, Admin, Connect, Entry, Inspect, LoginFlow, NewAccount, Result, RoomList, RoomListing,
+        Session, StateEvent, User,
     },
 };
 use secrecy::SecretString;
@@ -118,6 +118,9 @@ impl Admin for CrashingAdmin {
     }
     async fn rooms(&self) -> Result<RoomList> {
         self.0.rooms().await
+    }
+    async fn smallest_rooms(&self, most: u64) -> Result<Vec<RoomListing>> {
+        self.0.smallest_rooms(most).await
     }
     async fn room_count(&self) -> Result<u64> {
         self.0.room_count().await
