@@ -255,9 +255,7 @@ async fn tell(
         let paused = instructions.borrow().coverage_paused;
         let check = judge(&state, paused, *may_join.borrow(), &mut uncovered_since, Instant::now());
         board.set(|report| {
-            if state.is_complete {
-                report.rooms = state.totals.clone();
-            }
+            report.rooms = state.totals.clone();
             report.rooms_covered = check;
         });
         tokio::select! {
@@ -293,7 +291,7 @@ fn judge(
         );
     }
     if !state.is_complete {
-        return Check::unknown("Looking", "not every room has been looked at yet");
+        return Check::unknown("Looking", "not every room has been looked at yet; see status.rooms");
     }
     if state.totals.pending == 0 {
         *uncovered_since = None;

@@ -2,7 +2,10 @@
 
 use ems_bots::{
     domain::{Localpart, ServerName, UserId},
-    homeserver::mock::{MockHomeserver, RoomKind},
+    homeserver::{
+        HomeserverError,
+        mock::{MockHomeserver, RoomKind},
+    },
     worker::cover::Farewells,
 };
 
@@ -62,5 +65,29 @@ async fn a_run_that_ends_in_order_is_believed_and_one_that_is_killed_or_suspende
     stage.instructions.send_modify(|told| told.suspend = false);
     until_covered(&running).await;
     assert_eq!(looks(), known + 2 * ROOMS, "suspended");
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn how_far_it_is_is_told_while_not_every_room_has_been_looked_at() {
+    let homeserver = MockHomeserver::new(ServerName::parse("example.org").unwrap());
+    let user =
+        |name: &str| -> UserId { homeserver.add_user(&Localpart::parse(name).unwrap(), false).user_id };
+    for creator in [user("auditbot"), user("alice"), user("bob")] {
+        homeserver.create_room(&creator, "11", RoomKind::Private);
+    }
+    let down = || HomeserverError::Server { status: 502, what: "power in a room" };
+    homeserver.fail_always("make_room_admin", down);
+    let mut stage = Stage::set().await;
+    stage.leaves = Some((homeserver.clone(), Farewells::default()));
+    let running = stage.start(None);
+    until("one of three", || {
+        let report = running.board.get();
+        let told = (report.rooms.covered, report.rooms.pending, report.rooms_covered.reason);
+        if told == (1, 2, "Looking") { Ok(()) } else { Err(told) }
+    })
+    .await;
+    homeserver.heal();
+    until_covered(&running).await;
     running.stop().await.unwrap();
 }
