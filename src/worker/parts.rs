@@ -18,7 +18,7 @@ use super::{
     session::{Session, Trouble},
     sources::Sources,
     supervisor::{Worker, ended_early},
-    survey::Survey,
+    survey::{Aside, Survey},
     synapse_module::ModuleWatch,
 };
 use crate::domain::BotKind;
@@ -166,6 +166,7 @@ impl Worker {
             recorder: self.recorder.clone(),
             presence: self.presence.clone(),
             sources: sources.clone(),
+            aside: Aside::default(),
             at_least_every: self.pace.survey,
         })
     }

@@ -257,6 +257,51 @@ async fn nothing_is_recorded_of_rooms_that_are_left_out_or_that_the_bot_is_not_i
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn reports_of_any_age_are_recorded_once_the_bot_is_in_their_room() {
+    in_time(async {
+        let (mut stage, shown) = stage().await;
+        let left_out = Arc::new(LeftOut::default());
+        stage.presence = left_out.clone();
+        let down = || HomeserverError::Server { status: 502, what: "the reports" };
+        shown.fail_always("event_reports", down);
+        let running = stage.start(None);
+        let bot = UserId::parse("@auditbot:example.org").unwrap();
+        let room = || running.homeserver.create_room(&bot, "11", RoomKind::Private);
+        let (recorded, later, never) = (room(), room(), room());
+        left_out.0.lock().unwrap().extend([later.clone(), never.clone()]);
+        show(&shown, |seen| {
+            // Of another age than the newest, and behind whole pages of what is not recorded.
+            let rooms = [&never, &never, &never, &later, &never, &never, &recorded];
+            let about = |(age, room): (i64, &&RoomId)| Report {
+                room: Some(room.to_string()),
+                received_ms: Some(1_000 - age),
+                ..report(7 - age, ALICE)
+            };
+            seen.event_reports = (0..).zip(&rooms).map(about).collect();
+        });
+        shown.heal();
+        looked(&shown).await;
+        let rooms = async || -> Vec<String> {
+            let records = seen(&stage, &["report."]).await;
+            let of_room =
+                |record: &RecordDraft| record.relations.iter().find(|of| of.kind == "room").cloned();
+            records.iter().filter_map(of_room).map(|room| room.id).collect()
+        };
+        assert_eq!(rooms().await, [recorded.to_string()]);
+        left_out.0.lock().unwrap().remove(&later);
+        looked(&shown).await;
+        let (asked, looks) = (shown.count("event_reports"), shown.count("user_reports"));
+        assert_eq!(rooms().await, [recorded.to_string(), later.to_string()]);
+        looked(&shown).await;
+        let (asked, looks) = (shown.count("event_reports") - asked, shown.count("user_reports") - looks);
+        assert!(asked < 2 * looks, "{asked} pages in {looks} looks at what is known");
+        running.stop().await.unwrap();
+        assert_eq!(rooms().await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_lags_or_is_not_offered_is_named_and_recorded() {
     in_time(async {
         let (stage, shown) = stage().await;

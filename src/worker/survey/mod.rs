@@ -18,6 +18,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::reports::Aside;
 use super::{
     backoff::Backoff,
     ports::Presence,
@@ -63,6 +64,8 @@ pub(crate) struct Survey {
     pub(crate) presence: Arc<dyn Presence>,
     /// Says how each source stands.
     pub(crate) sources: Sources,
+    /// Reports that are not recorded, or not yet.
+    pub(crate) aside: Aside,
     /// Nothing is looked at less often than this.
     pub(crate) at_least_every: Duration,
 }

@@ -1,7 +1,15 @@
-//! Reports of events and users to the homeserver's administrators: the newest ones are read until some are known
-//! that are older than a week. Neither their order nor their numbers can be relied on: a report is listed once its
-//! room is counted, and after a restart the homeserver may give out the number of a deleted report again.
+//! Reports of events and users to the homeserver's administrators: all of them at first, then the newest ones until some
+//! are known that are older than a week, and all of them again when the bot has come into a room of which some were left
+//! aside. Neither their order nor their numbers can be relied on: a report is listed once its room is counted, and after a
+//! restart the homeserver may give out the number of a deleted report again.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -45,6 +53,31 @@ impl Kind {
 const SOURCE: &str = "report";
 /// So late a report may be listed.
 const OVERLAP_MS: i64 = 7 * 24 * 3_600_000;
+/// All of them are read so often at most: while the bot comes into many rooms, it could be at every look.
+const WHOLE_EVERY: Duration = Duration::from_mins(10);
+
+/// Rooms of which a report was left aside since nothing of them is recorded.
+#[derive(Debug)]
+struct LeftAside {
+    rooms: BTreeSet<RoomId>,
+    /// When all reports were read last.
+    whole_at: Instant,
+}
+
+/// What was left aside of each kind of report. Unknown until all were read.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Aside(Arc<Mutex<[Option<LeftAside>; 2]>>);
+
+impl Aside {
+    /// From here on it is unknown again, until it is kept: what is not read to its end is read anew.
+    fn take(&self, kind: Kind) -> Option<LeftAside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize].take()
+    }
+
+    fn keep(&self, kind: Kind, aside: LeftAside) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)[kind as usize] = Some(aside);
+    }
+}
 
 impl Survey {
     /// All reports that the homeserver has, but those of events in rooms that are not recorded. Where the bot comes in later,
@@ -60,38 +93,71 @@ impl Survey {
     }
 
     async fn reports_of(&self, kind: Kind, cancel: &CancellationToken) -> Result<(), LookError> {
+        let now = Instant::now();
+        let known = match self.aside.take(kind) {
+            Some(known) if self.is_whole_due(&known, now).await? => None,
+            known => known,
+        };
+        let is_whole = known.is_none();
+        let mut aside = known.unwrap_or(LeftAside { rooms: BTreeSet::new(), whole_at: now });
         let mut from = 0;
         loop {
             let page: Rows<Report> = match kind {
                 Kind::Event => self.inspect.event_reports(from).await?,
                 Kind::User => self.inspect.user_reports(from).await?,
             };
-            let keys: Vec<String> = page.rows.iter().map(|report| kind.key(report)).collect();
-            let known = self.recorder.snapshots(SOURCE, &keys, cancel).await?;
-            let mut new: Vec<_> =
-                page.rows.iter().zip(keys).filter(|(_, key)| !known.contains_key(key)).collect();
-            if new.iter().any(|(report, _)| report.room.is_some()) {
-                let rooms = self.recorded_rooms().await?;
-                let is_recorded =
-                    |room: &String| RoomId::parse(&**room).is_ok_and(|room| rooms.contains(&room));
-                new.retain(|(report, _)| report.room.as_ref().is_none_or(is_recorded));
-            }
-            let mut batch = Batch::default();
-            for (report, key) in new {
-                batch.drafts.push(filed(kind, report, &key, self.now_ms()));
-                batch.snapshots.push(Snapshot { source: SOURCE, key, value: Some(String::new()) });
-            }
+            let has_new = self.file(kind, &page.rows, &mut aside.rooms, cancel).await?;
             let since = self.now_ms().saturating_sub(OVERLAP_MS);
             let is_recent = page.rows.iter().any(|report| report.received_ms.is_none_or(|at| at > since));
-            let goes_on = is_recent || !batch.drafts.is_empty();
-            if !batch.drafts.is_empty() {
-                self.recorder.append(&batch, cancel).await?;
-            }
-            match page.next.filter(|_| goes_on) {
+            match page.next.filter(|_| is_whole || is_recent || has_new) {
                 Some(next) => from = next,
-                None => return Ok(()),
+                None => break,
             }
         }
+        self.aside.keep(kind, aside);
+        Ok(())
+    }
+
+    /// Whether the bot has come into one of the rooms, where reports of any age may wait.
+    async fn is_whole_due(&self, known: &LeftAside, now: Instant) -> Result<bool, LookError> {
+        if known.rooms.is_empty() || now < known.whole_at + WHOLE_EVERY.min(self.at_least_every) {
+            return Ok(false);
+        }
+        Ok(!known.rooms.is_disjoint(&self.recorded_rooms().await?))
+    }
+
+    /// Records what is new of a page, and says whether there was any.
+    async fn file(
+        &self,
+        kind: Kind,
+        reports: &[Report],
+        aside: &mut BTreeSet<RoomId>,
+        cancel: &CancellationToken,
+    ) -> Result<bool, LookError> {
+        let keys: Vec<String> = reports.iter().map(|report| kind.key(report)).collect();
+        let known = self.recorder.snapshots(SOURCE, &keys, cancel).await?;
+        let new: Vec<_> = reports.iter().zip(keys).filter(|(_, key)| !known.contains_key(key)).collect();
+        let is_of_room = new.iter().any(|(report, _)| report.room.is_some());
+        let recorded = if is_of_room { self.recorded_rooms().await? } else { BTreeSet::new() };
+        let mut batch = Batch::default();
+        for (report, key) in new {
+            match report.room.as_deref().map(RoomId::parse) {
+                // Nobody is in a room that has no proper name.
+                Some(Err(_)) => continue,
+                Some(Ok(room)) if !recorded.contains(&room) => {
+                    aside.insert(room);
+                    continue;
+                }
+                Some(Ok(_)) | None => {}
+            }
+            batch.drafts.push(filed(kind, report, &key, self.now_ms()));
+            batch.snapshots.push(Snapshot { source: SOURCE, key, value: Some(String::new()) });
+        }
+        if batch.drafts.is_empty() {
+            return Ok(false);
+        }
+        self.recorder.append(&batch, cancel).await?;
+        Ok(true)
     }
 }
 
