@@ -3,6 +3,7 @@
 //! What ems-bots itself and the parts of Kubernetes do by rule is not recorded: `rule` says which.
 
 mod event;
+mod kubelet;
 mod refused;
 mod rights;
 mod rule;
@@ -83,19 +84,22 @@ pub fn convert(body: &[u8], caller: Caller, estate: &Estate) -> Result<Report, R
 }
 
 fn entries_of(event: &Event, caller: Caller, estate: &Estate) -> Vec<Entry> {
-    let Some(object) = event.object_ref.as_ref().map(ObjectRef::without_port) else { return Vec::new() };
+    let Some(object) = event.object() else { return Vec::new() };
     let object = &object;
     if event.audit_id.is_empty() || !event.is_the_one(object) || rule::is_by_rule(event, object, estate) {
         return Vec::new();
     }
     let topics = topics(event, object, estate).into_iter();
     let Some(received) = event.received().filter(|_| event.was_refused()) else {
-        let entry =
-            |topic: Topic| Entry { draft: draft(event, object, &topic, caller), target: topic.target };
+        let entry = |topic: Topic| Entry {
+            draft: draft(event, &topic.seen(object, estate), &topic, caller),
+            target: topic.target,
+        };
         return topics.map(entry).collect();
     };
     let (event, object) = (event.coarse(), refused::coarse(object, estate));
     let entry = |topic: Topic| {
+        let object = topic.seen(&object, estate);
         let draft = refused::of_the_hour(draft(&event, &object, &topic, caller), received);
         Entry { draft, target: topic.target }
     };
@@ -195,8 +199,9 @@ fn changes(event: &Event, object: &ObjectRef, topic: &Topic) -> Vec<Change> {
     if !object.subresource().is_empty() {
         changes.push(said("/request/subresource", bounds::text(object.subresource())));
     }
-    // The port that is gone to, where there is one.
-    let asked = event.object_ref.as_ref().map(ObjectRef::name).filter(|name| *name != object.name());
+    // The port that is gone to, where there is one, or the node that leads to the pod.
+    let is_other = |name: &&str| !object.name().is_empty() && *name != object.name();
+    let asked = event.object_ref.as_ref().map(ObjectRef::name).filter(is_other);
     changes.extend(asked.map(|name| said("/request/name", bounds::text(name))));
     if event.code() != 0 {
         changes.push(said("/response/code", event.code()));

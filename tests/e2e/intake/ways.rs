@@ -160,11 +160,26 @@ async fn into_the_pod(seen: &Seen<'_>) {
     assert!(seen.kubectl(&["get", "--raw", &metrics]).contains("ems_bots_"));
     let through = entered("proxy").await;
     assert_eq!(says(&through, "/request/name"), Some(json!(format!("{POD}:8080"))));
+    by_way_of_its_kubelet(seen, &pod).await;
     let image = format!("--image={image}");
     let options = ["--image-pull-policy=IfNotPresent", "--profile=restricted", "--container=guest"];
     let debug = [&["debug", POD, &image][..], &options, &["--", "/usr/local/bin/ems-bots", "--version"]];
     seen.kubectl(&debug.concat());
     entered("ephemeralcontainers").await;
+}
+
+/// The API server knows of this only that somebody asks a node for something.
+async fn by_way_of_its_kubelet(seen: &Seen<'_>, pod: &str) {
+    println!("-- the same by way of its node");
+    let node = seen.kubectl(&["get", "pod", POD, "-o", "jsonpath={.spec.nodeName}"]);
+    let run = format!(
+        "/api/v1/nodes/{node}/proxy/run/{}/{POD}/worker?cmd=/usr/local/bin/ems-bots%20--version",
+        seen.namespace()
+    );
+    assert!(seen.kubectl(&["create", "--raw", &run, "-f", "/dev/null"]).contains("ems-bots "));
+    let of_node = |record: &Value| says(record, "/request/name") == Some(json!(node));
+    let record = seen.of_bot("access_event", "pod.entered", ("pod", pod), of_node).await;
+    assert!(by_way_of("exec")(&record), "{record:#}");
 }
 
 async fn a_token(seen: &Seen<'_>) {
@@ -200,7 +215,8 @@ async fn as_the_operator(seen: &Seen<'_>) {
     let read = seen.of_bot("access_event", "secret.read", ("secret", &secret), as_operator).await;
     let account = format!("{}/{OPERATOR}", system_namespace());
     let is_same = |record: &Value| as_operator(record) && request(record) == request(&read);
-    seen.done("user.impersonated", ("service_account", &account), is_same).await;
+    let told = seen.record("user.impersonated", ("service_account", &account), is_same).await;
+    assert!(!told.to_string().contains(seen.namespace()), "all bots are told: {told:#}");
 }
 
 /// Whoever admits a change is asked about the one only in whose name it is made.
@@ -292,7 +308,7 @@ fn nothing_is_there_twice(seen: &Seen<'_>) {
     let entrances = all.iter().filter(entered).filter_map(|record| says(record, "/request/subresource"));
     let mut entrances: Vec<String> = entrances.map(|entrance| entrance.to_string()).collect();
     entrances.sort();
-    let expected = ["attach", "ephemeralcontainers", "exec", "portforward", "proxy"];
+    let expected = ["attach", "ephemeralcontainers", "exec", "exec", "portforward", "proxy"];
     assert_eq!(entrances, expected.map(|entrance| format!("\"{entrance}\"")));
     let changed =
         |record: &&Value| relates(record, "network_policy", &seen.place("auditbot-worker"), "target");

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Value, value::RawValue};
 
-use super::{bounds, topic, user::User};
+use super::{bounds, kubelet, topic, user::User};
 
 /// What the API server did for somebody. The objects in it are as deep as people make them, so they are looked into
 /// only where that is of use.
@@ -15,6 +15,8 @@ pub(super) struct Event {
     pub(super) audit_id: String,
     pub(super) stage: String,
     pub(super) verb: String,
+    #[serde(rename = "requestURI")]
+    request_uri: String,
     pub(super) user: User,
     pub(super) impersonated_user: Option<User>,
     #[serde(rename = "sourceIPs")]
@@ -80,7 +82,7 @@ impl ObjectRef {
     }
 
     /// The same without what the name of a pod has beside it where somebody goes through the proxy: `https:name:8443`.
-    pub(super) fn without_port(&self) -> Self {
+    fn without_port(&self) -> Self {
         let is_proxy = (self.group(), self.resource(), self.subresource()) == ("", "pods", "proxy");
         let name = match self.name().split(':').collect::<Vec<_>>()[..] {
             [name, _] | [_, name, _] if is_proxy => Some(name.to_owned()),
@@ -107,6 +109,12 @@ impl ObjectRef {
 }
 
 impl Event {
+    /// What the request is about.
+    pub(super) fn object(&self) -> Option<ObjectRef> {
+        let object = self.object_ref.as_ref()?;
+        Some(kubelet::pod(object, &self.request_uri).unwrap_or_else(|| object.without_port()))
+    }
+
     pub(super) fn code(&self) -> i64 {
         self.response_status.as_ref().and_then(|status| status.code).unwrap_or_default()
     }

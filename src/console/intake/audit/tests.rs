@@ -1,3 +1,4 @@
+mod entrances;
 mod own;
 mod refusals;
 mod workloads;
@@ -136,62 +137,6 @@ fn what_a_person_does_is_recorded_where_it_belongs() {
 }
 
 #[test]
-fn an_entrance_is_recorded_when_it_begins_and_when_it_is_refused() {
-    for entrance in ["exec", "attach", "portforward"] {
-        let object = of("", "pods", "tenant-a", "auditbot-worker-0", entrance);
-        let mut begun = event("alice", "create", &object);
-        begun["stage"] = "ResponseStarted".into();
-        begun["responseStatus"]["code"] = 101.into();
-        assert_eq!(said(&begun).len(), 1, "{entrance}");
-        let mut ended = begun.clone();
-        ended["stage"] = "ResponseComplete".into();
-        assert!(said(&ended).is_empty(), "{entrance} is one record");
-        ended["responseStatus"]["code"] = 403.into();
-        let refused = read(&ended);
-        assert!(refused[0].draft.text.as_ref().unwrap().ends_with("refused with 403"));
-        assert!(refused[0].draft.changes.iter().any(|change| change.path == "/response/code"));
-    }
-    let mut early = event("alice", "get", &secret("tenant-a", "auditbot-account"));
-    early["stage"] = "RequestReceived".into();
-    assert!(said(&early).is_empty());
-}
-
-#[test]
-fn who_goes_through_the_proxy_names_a_port_beside_the_pod() {
-    let through = |name: &str, code: i64| {
-        let mut event = event("alice", "get", &of("", "pods", "tenant-a", name, "proxy"));
-        event["stage"] = "ResponseStarted".into();
-        event["responseStatus"]["code"] = code.into();
-        read(&event)
-    };
-    let pod = Relation::new("pod", "tenant-a/auditbot-worker-0", "target");
-    for (name, code) in [
-        ("auditbot-worker-0", 200),
-        ("auditbot-worker-0:8080", 200),
-        ("https:auditbot-worker-0:8443", 200),
-        ("http:auditbot-worker-0:", 200),
-    ] {
-        let draft = through(name, code).remove(0).draft;
-        assert_eq!(draft.action, "pod.entered");
-        assert!(draft.relations.contains(&pod), "{name} {:?}", draft.relations);
-        let asked = draft.changes.iter().find(|change| change.path == "/request/name");
-        let asked = asked.and_then(|change| change.after.as_ref()?.as_str());
-        assert_eq!(asked.unwrap_or("auditbot-worker-0"), name);
-    }
-    for name in ["other-0:8080", "auditbot-worker-0:1:2:3", "auditbot-worker-0:other-0:80"] {
-        assert!(through(name, 200).is_empty(), "{name}");
-    }
-    let refused: Vec<_> = ["auditbot-worker-0:1", "auditbot-worker-0:2"]
-        .map(|name| through(name, 403))
-        .into_iter()
-        .flatten()
-        .collect();
-    assert_eq!(refused.len(), 2);
-    assert_eq!(refused[0], refused[1], "whoever asks chooses the port freely");
-    assert!(refused[0].draft.relations.contains(&pod));
-}
-
-#[test]
 fn what_is_done_by_rule_is_no_record() {
     let controller = |name: &str| format!("{CONTROLLER}{name}");
     let cases = [
@@ -316,6 +261,8 @@ fn who_acts_as_a_part_of_ours_is_named() {
     assert_eq!(entries[1].target, Target::Everybody);
     let account = Relation::new("service_account", "ems-bots-system/ems-bots-operator", "target");
     assert!(entries[1].draft.relations.contains(&account));
+    let told = |entry: &Entry| serde_json::to_string(&entry.draft).unwrap().contains("tenant-a");
+    assert!(told(&entries[0]) && !told(&entries[1]), "all are told, and nobody what is another one's");
     event["impersonatedUser"]["username"] = "system:serviceaccount:tenant-b:auditbot-worker".into();
     event["objectRef"] = of("", "nodes", "", "one", "");
     assert_eq!(said(&event), [("user.impersonated".to_owned(), "tenant-b".to_owned())]);

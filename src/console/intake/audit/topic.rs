@@ -14,9 +14,10 @@ use crate::{
 };
 
 /// Ways into a running pod.
-pub(super) const ENTRANCES: [&str; 5] = ["attach", "ephemeralcontainers", "exec", "portforward", "proxy"];
-/// Those that stay open.
-pub(super) const LASTING: [&str; 4] = ["attach", "exec", "portforward", "proxy"];
+pub(super) const ENTRANCES: [&str; 6] =
+    ["attach", "checkpoint", "ephemeralcontainers", "exec", "portforward", "proxy"];
+/// Those that stay open, or that the API server takes for such.
+pub(super) const LASTING: [&str; 5] = ["attach", "checkpoint", "exec", "portforward", "proxy"];
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
 /// Names that the chart gives to what is there once, whatever its values say.
 pub(super) const PROCESSES: [&str; 2] = ["ems-bots-console", "ems-bots-operator"];
@@ -41,6 +42,18 @@ pub(super) struct Topic {
     pub(super) id: Option<String>,
     /// Whether what the object says may be shown.
     pub(super) shows_object: bool,
+}
+
+impl Topic {
+    /// The object as far as whoever reads the record may know of it: that of another tenant is nobody else's matter.
+    pub(super) fn seen(&self, object: &ObjectRef, estate: &Estate) -> ObjectRef {
+        let namespace = object.namespace();
+        let is_theirs = matches!(&self.target, Target::Bot(bot) if bot.namespace == namespace);
+        if is_theirs || namespace == estate.place.namespace || !estate.is_tenant(namespace) {
+            return object.clone();
+        }
+        ObjectRef { namespace: None, name: None, uid: None, ..object.clone() }
+    }
 }
 
 /// What is to be recorded of an event that is done by no rule.

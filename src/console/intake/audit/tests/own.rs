@@ -45,7 +45,10 @@ fn what_is_ours_has_the_names_that_it_was_given() {
         console: "the-console".into(),
         secrets: ["the-token".to_owned()].into(),
     };
-    let estate = Estate::new(place, []);
+    // A bot beside them makes what is theirs nobody's secret.
+    let mut beside = estate().of("tenant-a").next().unwrap().clone();
+    beside.name.namespace = "platform".into();
+    let estate = Estate::new(place, [beside]);
     let said = |event: &Value| convert(list(&json!([event])).as_bytes(), Caller::ApiServer, &estate);
     for object in [
         secret("platform", "the-token"),
@@ -53,7 +56,9 @@ fn what_is_ours_has_the_names_that_it_was_given() {
         of("", "pods", "platform", "ems-bots-console-5d-x7", "exec"),
     ] {
         let event = begun("alice", "create", &object);
-        assert_eq!(said(&event).unwrap().entries.len(), 1, "{object}");
+        let entries = said(&event).unwrap().entries;
+        assert_eq!(entries.len(), 1, "{object}");
+        assert!(entries[0].draft.text.as_ref().unwrap().contains(object["name"].as_str().unwrap()));
     }
     for object in [
         secret("platform", "ems-bots-console-tls"),
