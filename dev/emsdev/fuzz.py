@@ -38,6 +38,8 @@ def run(names: list[str], seconds: int) -> None:
     tool = _tool()
     os.environ["PATH"] = f"{tool.parent}:{os.environ['PATH']}"
     built = CACHE / "fuzz-target"
+    # The same versions as everywhere; cargo adds what only fuzzing needs.
+    shutil.copy(REPO / "Cargo.lock", _FOLDER / "Cargo.lock")
     for name in names or targets():
         corpus = CACHE / "fuzz-corpus" / name
         corpus.mkdir(parents=True, exist_ok=True)
