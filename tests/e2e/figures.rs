@@ -23,5 +23,5 @@ fn rate(count: usize, time: Duration) -> f64 {
 fn percentiles(mut times: Vec<Duration>) -> String {
     times.sort();
     let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-    format!("p50 {:.0?}, p99 {:.0?}, longest {:.0?}", at(50), at(99), times[times.len() - 1])
+    format!("p50 {:.1?}, p99 {:.1?}, longest {:.1?}", at(50), at(99), times[times.len() - 1])
 }

@@ -3,14 +3,17 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fs,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
-use ems_bots::coverage::Control;
+use ems_bots::{
+    coverage::Control,
+    domain::{Clock as _, SystemClock},
+};
 use futures::{StreamExt as _, stream};
+use jiff::Timestamp;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 
 use super::{LONG, percentiles, rate, size};
 use crate::support::{
@@ -45,11 +48,6 @@ impl Caller {
         let answer = request.send().await.expect("the homeserver answers");
         assert!(answer.status().is_success(), "{path}: {}", answer.status());
         answer.json().await.unwrap()
-    }
-
-    async fn get(&self, path: &str) -> Value {
-        let request = self.http.get(format!("{}{path}", self.url)).bearer_auth(&self.token);
-        request.send().await.expect("the homeserver answers").json().await.unwrap()
     }
 
     async fn create_room(&self, name: &str) -> String {
@@ -127,36 +125,6 @@ async fn existing_rooms() {
     );
 }
 
-/// When the person saw the bot as a joined admin, by room.
-type Seen = Arc<Mutex<HashMap<String, Instant>>>;
-
-/// Follows a person's sync, as their client does.
-async fn watch(caller: Caller, bot: String, seen: Seen, end: CancellationToken) {
-    let filter = json!({"presence": {"limit": 0}, "account_data": {"limit": 0}, "room": {"ephemeral": {"limit": 0},
-        "timeline": {"limit": 50, "types": ["m.room.member", "m.room.power_levels"]}}});
-    let filter = urlencode(&filter.to_string());
-    let mut since = String::new();
-    // Both have to be seen: membership and power.
-    let mut parts: HashMap<String, (bool, bool)> = HashMap::new();
-    loop {
-        let path = format!("/_matrix/client/v3/sync?timeout=10000&filter={filter}{since}");
-        let Some(answer) = end.run_until_cancelled(caller.get(&path)).await else { return };
-        let now = Instant::now();
-        since = format!("&since={}", urlencode(answer["next_batch"].as_str().unwrap()));
-        for (room, news) in answer["rooms"]["join"].as_object().into_iter().flatten() {
-            let events = [&news["state"]["events"], &news["timeline"]["events"]];
-            for event in events.into_iter().filter_map(Value::as_array).flatten() {
-                let part = parts.entry(room.clone()).or_default();
-                part.0 |= event["state_key"] == bot.as_str() && event["content"]["membership"] == "join";
-                part.1 |= event["content"]["users"][&bot] == 100;
-            }
-            if parts.get(room) == Some(&(true, true)) {
-                seen.lock().unwrap().entry(room.clone()).or_insert(now);
-            }
-        }
-    }
-}
-
 /// Seconds of processor time that this homeserver has used.
 fn processor_seconds(synapse: &Synapse) -> f64 {
     let config = format!("/{}/homeserver.yaml", synapse.name);
@@ -224,48 +192,99 @@ impl Tenant {
     }
 }
 
-/// Rooms made at two a second while there are many: from the answer to whoever made it until they see the bot in it.
-async fn new_rooms(has_module: bool) {
-    let (existing, new) = (size("EMS_BENCH_MANY_ROOMS", 2_000), size("EMS_BENCH_NEW_ROOMS", 200));
-    let prefix = if has_module { "invited" } else { "polled" };
-    let tenant = Tenant::with_rooms(prefix, existing, has_module).await;
-    let person = tenant.synapse.register("newcomer");
-    let caller = Caller::new(&tenant.synapse, &person.access_token);
-    let (seen, end) = (Seen::default(), CancellationToken::new());
-    let watching =
-        tokio::spawn(watch(caller.clone(), tenant.synapse.user_id("adminbot"), seen.clone(), end.clone()));
-    let mut tick = tokio::time::interval(Duration::from_millis(500));
+type Requests = BTreeMap<&'static str, u64>;
+
+/// How many more these are.
+fn more(mut now: Requests, before: &Requests) -> Requests {
+    for (purpose, count) in &mut now {
+        *count -= before.get(purpose).copied().unwrap_or_default();
+    }
+    now
+}
+
+/// A room that somebody made.
+struct Made {
+    room: String,
+    took: Duration,
+    /// When the homeserver's answer was there.
+    answered: Timestamp,
+}
+
+/// Makes rooms, so many a minute; with them, how much of a processor the homeserver used meanwhile.
+async fn make_rooms(synapse: &Synapse, caller: &Caller, count: usize, pace: usize) -> (Vec<Made>, f64) {
+    let mut tick = tokio::time::interval(Duration::from_mins(1) / u32::try_from(pace).unwrap());
+    let (started, used) = (Instant::now(), processor_seconds(synapse));
     let mut creations = Vec::new();
-    for number in 0..new {
+    for number in 0..count {
         tick.tick().await;
         let caller = caller.clone();
         creations.push(tokio::spawn(async move {
             let asked = Instant::now();
-            let room = caller.create_room(&format!("new {number}")).await;
-            (room, asked, Instant::now())
+            let room = caller.create_room(&format!("new room {number}")).await;
+            Made { room, took: asked.elapsed(), answered: SystemClock.now() }
         }));
     }
     let mut made = Vec::new();
     for creation in creations {
         made.push(creation.await.unwrap());
     }
-    eventually("the bot in all new rooms", Duration::from_mins(2), || async {
-        let there = seen.lock().unwrap().len();
+    let busy = (processor_seconds(synapse) - used) / started.elapsed().as_secs_f64() * 100.0;
+    (made, busy)
+}
+
+fn creating(made: &[Made]) -> String {
+    percentiles(made.iter().map(|one| one.took).collect())
+}
+
+/// When the worker had seen that it is a joined admin, by room, as its log says.
+fn covered(log: &str) -> HashMap<String, Timestamp> {
+    let mut all = HashMap::new();
+    let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    for line in lines.filter(|line| line["message"] == "worked on a room" && line["state"] == "Covered") {
+        let at = line["timestamp"].as_str().unwrap().parse().unwrap();
+        all.entry(line["room"].as_str().unwrap().to_owned()).or_insert(at);
+    }
+    all
+}
+
+/// Rooms made at two a second, or so many a minute, while there are many: from the answer to whoever made it until the bot
+/// has seen that it is an admin there. Nobody watches, who would cost the homeserver as much as the bot.
+async fn new_rooms(has_module: bool) {
+    let (existing, new) = (size("EMS_BENCH_MANY_ROOMS", 2_000), size("EMS_BENCH_NEW_ROOMS", 200));
+    let pace = size("EMS_BENCH_ROOMS_PER_MINUTE", 120);
+    let prefix = if has_module { "invited" } else { "polled" };
+    let mut tenant = Tenant::with_rooms(prefix, existing, has_module).await;
+    // What was done in the last rooms is looked at once more.
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    let person = tenant.synapse.register("newcomer");
+    let caller = Caller::new(&tenant.synapse, &person.access_token);
+    let before = tenant.proxy.requests();
+    let (made, busy) = make_rooms(&tenant.synapse, &caller, new, pace).await;
+    eventually("the bot in all new rooms", Duration::from_mins(5), || async {
+        let all = covered(&tenant.worker.log());
+        let there = made.iter().filter(|one| all.contains_key(&one.room)).count();
         if there == new { Ok(()) } else { Err(format!("{there} of {new}")) }
     })
     .await;
-    end.cancel();
-    watching.await.unwrap();
-    let seen = seen.lock().unwrap().clone();
-    let creating = made.iter().map(|(_, asked, answered)| *answered - *asked).collect();
-    // Seen before the answer was read: at once.
-    let waiting =
-        made.iter().map(|(room, _, answered)| seen[room].saturating_duration_since(*answered)).collect();
+    let requests = more(tenant.proxy.requests(), &before);
+    let all = covered(&tenant.worker.log());
+    tenant.worker.stop().await;
+    for one in &made {
+        let standing = tenant.synapse.standing(&one.room, &tenant.synapse.user_id("adminbot")).await;
+        assert_eq!(standing, ("join".to_owned(), 100), "{}", one.room);
+    }
+    let (without, busy_without) = make_rooms(&tenant.synapse, &caller, new, pace).await;
+    // In it before the answer was read: at once.
+    let waited =
+        |one: &Made| Duration::try_from(all[&one.room].duration_since(one.answered)).unwrap_or_default();
     println!(
-        "== {new} rooms at 2/s beside {existing}, {}: bot seen as admin after {}; createRoom itself took {}",
+        "== {new} rooms at {pace} a minute beside {existing}, {}: the bot is an admin after {}; createRoom itself took {}, \
+         and {} without the worker; Synapse used {busy:.0} % of a processor, and {busy_without:.0} % without; the worker made \
+         {requests:?} requests",
         if has_module { "module" } else { "polling" },
-        percentiles(waiting),
-        percentiles(creating)
+        percentiles(made.iter().map(waited).collect()),
+        creating(&made),
+        creating(&without)
     );
 }
 
@@ -293,11 +312,7 @@ async fn at_rest() {
         let (requests, used) = (tenant.proxy.requests(), processor_seconds(&tenant.synapse));
         tokio::time::sleep(window).await;
         let used = processor_seconds(&tenant.synapse) - used;
-        let mut new = tenant.proxy.requests();
-        for (purpose, count) in &mut new {
-            *count -= requests.get(purpose).copied().unwrap_or_default();
-        }
-        (new, used / window.as_secs_f64() * 100.0)
+        (more(tenant.proxy.requests(), &requests), used / window.as_secs_f64() * 100.0)
     };
     let (requests, busy) = measure(&tenant).await;
     let memory = tenant.worker.memory("VmRSS");

@@ -367,6 +367,10 @@ fn purpose(path: &str) -> &'static str {
         ("/messages", "/messages"),
         ("/fetch_event/", "/fetch_event"),
         ("/keys/", "/keys"),
+        ("/make_room_admin", "/make_room_admin"),
+        ("/joined_rooms", "/joined_rooms"),
+        ("/_synapse/admin/v1/rooms?", "lists of rooms"),
+        ("/_synapse/admin/v1/rooms/", "a room"),
         ("/_synapse/admin/", "admin API"),
     ];
     purposes.iter().find(|(part, _)| path.contains(part)).map_or("others", |(_, purpose)| purpose)
