@@ -302,7 +302,7 @@ impl Entry {
         self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
         self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
         let again = match (&visit.error, self.state) {
-            (Some(error), _) => Some((Want::Visit, wait(Some(error), self.failures))),
+            (Some(error), _) => Some((Want::Visit, wait(error, self.failures))),
             // Being created as a rule: soon there will be power levels, and somebody waits for the bot.
             (None, State::Blocked(Obstacle::PowerLevelsMissing)) if self.failures < QUICK_LOOKS => {
                 Some((Want::VisitFirst, FIRST_DELAY))
@@ -310,7 +310,7 @@ impl Entry {
             (None, State::Blocked(Obstacle::PowerLevelsMissing)) => {
                 Some((Want::Visit, delay(self.failures - QUICK_LOOKS)))
             }
-            (None, State::Pending) if visit.acted > 0 => Some((Want::Visit, wait(None, self.failures))),
+            (None, State::Pending) if visit.acted > 0 => Some((Want::Visit, delay(self.failures))),
             (None, _) => None,
         };
         if let Some((want, wait)) = again {
@@ -324,9 +324,9 @@ impl Entry {
 }
 
 /// `failures`: before this one.
-fn wait(error: Option<&VisitError>, failures: u32) -> Duration {
+fn wait(error: &VisitError, failures: u32) -> Duration {
     match error {
-        Some(VisitError::Homeserver(HomeserverError::RateLimited { retry_after: Some(after), .. })) => {
+        VisitError::Homeserver(HomeserverError::RateLimited { retry_after: Some(after), .. }) => {
             (*after).min(LONGEST_DELAY)
         }
         _ => delay(failures),

@@ -4,10 +4,10 @@ use std::collections::VecDeque;
 
 use tokio::time::Duration;
 
+use super::LONGEST_POLL;
+
 /// So many answers tell the price.
 const ANSWERS: usize = 8;
-/// No pause is longer, whatever the price.
-const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// How long the homeserver took for the last answers to one kind of question. The shortest of these times is what the
 /// question costs; the rest was waiting for others, which asking less would not change.
@@ -21,7 +21,7 @@ impl Price {
         self.0.push_front(took);
         self.0.truncate(ANSWERS);
         let cost = self.0.iter().min().copied().unwrap_or_default();
-        least.max(cost.saturating_mul(9).min(LONGEST_PAUSE))
+        least.max(cost.saturating_mul(9).min(LONGEST_POLL))
     }
 }
 
@@ -40,6 +40,6 @@ mod tests {
         }
         assert_eq!(price.pause(ms(100), ms(300)), ms(900), "it has become dearer");
         assert_eq!(price.pause(ms(20), ms(300)), ms(300), "or cheaper");
-        assert_eq!(Price::default().pause(Duration::from_hours(1), ms(300)), LONGEST_PAUSE);
+        assert_eq!(Price::default().pause(Duration::from_hours(1), ms(300)), LONGEST_POLL);
     }
 }
