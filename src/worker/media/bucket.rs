@@ -3,10 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use futures::StreamExt as _;
 use object_store::{
     ClientOptions, Error, ObjectStore, PutOptions, PutPayload, RetryConfig,
     aws::AmazonS3Builder,
-    client::{HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService},
+    client::{
+        HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody,
+        HttpService,
+    },
     path::Path,
 };
 use secrecy::{ExposeSecret as _, SecretString};
@@ -15,6 +19,8 @@ use crate::{domain::worker::bucket_place, store::MediaHash};
 
 /// For one object, however large.
 const DEADLINE: Duration = Duration::from_mins(5);
+/// So many bytes of what a service says of an error are read: it says it in a few hundred.
+const LONGEST_ERROR: usize = 16 * 1024;
 
 /// Which bucket, and the keys for it.
 #[derive(Debug, Clone)]
@@ -94,20 +100,36 @@ impl HttpConnector for Connector {
     }
 }
 
+/// As much of what a service says of an error as may be of use.
+async fn beginning(body: HttpResponseBody) -> Result<Vec<u8>, HttpError> {
+    let (mut chunks, mut beginning) = (body.bytes_stream(), Vec::new());
+    while beginning.len() < LONGEST_ERROR
+        && let Some(chunk) = chunks.next().await
+    {
+        beginning.extend_from_slice(&chunk?);
+    }
+    beginning.truncate(LONGEST_ERROR);
+    Ok(beginning)
+}
+
 #[async_trait]
 impl HttpService for Connector {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let response = self.0.call(request).await?;
-        let refused = match response.status().as_u16() {
+        if !response.status().is_client_error() && !response.status().is_server_error() {
+            return Ok(response);
+        }
+        let (head, body) = response.into_parts();
+        let body = beginning(body).await?;
+        let refused = match head.status.as_u16() {
             408 => NotPut::This(TAKES_TOO_LONG),
             411 | 413 | 414 | 422 => NotPut::This(REFUSES_CONTENT),
             400 => {
-                let body = response.into_body().bytes().await?;
                 let body = String::from_utf8_lossy(&body);
                 let is_of_all = OF_THE_BUCKET.iter().any(|code| body.contains(code));
                 if is_of_all { NotPut::Any(REFUSES_KEYS) } else { NotPut::This(REFUSES_CONTENT) }
             }
-            _ => return Ok(response),
+            _ => return Ok(HttpResponse::from_parts(head, body.into())),
         };
         Err(HttpError::new(HttpErrorKind::Unknown, Refused(refused)))
     }
@@ -206,7 +228,10 @@ fn client(settings: &BucketSettings) -> Result<reqwest::Client, BucketError> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        time::timeout,
+    };
 
     use super::*;
 
@@ -252,10 +277,15 @@ mod tests {
 
     /// What is told of a server that answers so.
     async fn told_of(status: &str, body: &str) -> NotPut {
+        told_of_announced(status, body, body.len()).await
+    }
+
+    /// And says that it will say more, which does not come.
+    async fn told_of_announced(status: &str, body: &str, length: usize) -> NotPut {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let answer =
-            format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+            format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}");
         let server = tokio::spawn(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
             let mut seen = Vec::new();
@@ -264,7 +294,8 @@ mod tests {
                 assert!(socket.read_buf(&mut seen).await.unwrap() > 0);
             }
             socket.write_all(answer.as_bytes()).await.unwrap();
-            socket.shutdown().await.unwrap();
+            // What it has not said it goes on to say until nobody listens.
+            while socket.read_buf(&mut seen).await.unwrap_or(0) > 0 {}
         });
         let bucket = Bucket::new(&BucketSettings { endpoint, ..settings() }).unwrap();
         let told = bucket.keep(&[7; 32], b"the content".to_vec()).await.unwrap_err();
@@ -285,6 +316,15 @@ mod tests {
             ("503 Slow Down", "<Code>SlowDown</Code>", NotPut::Any(FAILS)),
         ] {
             assert_eq!(told_of(status, body).await, expected, "{status} {body}");
+        }
+    }
+
+    #[tokio::test]
+    async fn of_an_error_without_end_the_beginning_is_read() {
+        let body = format!("<Code>InvalidToken</Code>{}", " ".repeat(LONGEST_ERROR));
+        for (status, expected) in [("400 Bad Request", REFUSES_KEYS), ("503 Slow Down", FAILS)] {
+            let told = told_of_announced(status, &body, usize::MAX / 2);
+            assert_eq!(timeout(Duration::from_secs(20), told).await, Ok(NotPut::Any(expected)));
         }
     }
 
