@@ -22,6 +22,17 @@ use crate::{
 const MAX_RECORDS: usize = 500;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// Why an event is told now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// It has just happened, or since the last answer.
+    New,
+    /// It happened before the bot came.
+    Before,
+    /// It was told before, and its key came only now.
+    Late,
+}
+
 /// Gathers the records of one response.
 pub(crate) struct Collector<'a> {
     recorder: &'a Recorder,
@@ -62,12 +73,16 @@ impl<'a> Collector<'a> {
     }
 
     /// Takes one event in.
-    pub(crate) async fn take(&mut self, received: &Received, later: bool) -> Result<(), Stop> {
+    pub(crate) async fn take(&mut self, received: &Received, arrival: Arrival) -> Result<(), Stop> {
+        let later = arrival == Arrival::Late;
         let event = read(&received.raw);
         let room = RoomId::parse(received.room.as_str()).ok();
         let ours = room.as_ref().is_some_and(|room| self.presence.is_ours(room, &event));
-        if let Some(room) = room.as_ref().filter(|_| concerns_presence(&event, self.bot.as_str())) {
-            self.presence.look_at(room);
+        if let Some(room) = &room
+            && arrival == Arrival::New
+            && concerns_presence(&event, self.bot.as_str())
+        {
+            self.presence.look_at(room, received.event_id.as_deref());
         }
         let concerns_bot = ours || self.names_bot(&event);
         let is_ignored = room.as_ref().is_some_and(|room| self.presence.ignores(room));
@@ -156,7 +171,10 @@ fn concerns_presence(event: &serde_json::Value, bot: &str) -> bool {
             let is_invited =
                 event.pointer("/content/membership").is_some_and(|membership| membership == "invite");
             let was_there = event.pointer("/unsigned/prev_content").is_some();
-            key == bot || (is_invited && was_there)
+            // Whoever joined as the bot was told so by the homeserver.
+            let is_joined =
+                event.pointer("/content/membership").is_some_and(|membership| membership == "join");
+            if key == bot { !is_joined } else { is_invited && was_there }
         }
         (Some("m.room.power_levels" | "m.room.tombstone" | "m.space.child"), Some(_)) => true,
         _ => false,
@@ -179,6 +197,7 @@ mod tests {
         let (left, nothing) = (json!({"membership": "leave"}), Value::Null);
         let table = [
             (member("@bot:here.org", "leave", nothing.clone()), true),
+            (member("@bot:here.org", "join", nothing.clone()), false),
             (member("@carol:here.org", "invite", left.clone()), true),
             (member("@carol:here.org", "invite", nothing), false),
             (member("@carol:here.org", "join", left), false),

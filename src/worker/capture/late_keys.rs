@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Scope,
-    collector::Collector,
+    collector::{Arrival, Collector},
     lookup::Lookup,
     received::{Received, Secrecy, decrypt, session_of},
     senders::Senders,
@@ -192,7 +192,7 @@ impl LateKeys {
             let (tried, failed) = self.open_all(&room, &page.events, wanted).await;
             opened += tried.len();
             for received in &tried {
-                collector.take(received, true).await?;
+                collector.take(received, Arrival::Late).await?;
             }
             after = page.next;
             if after.is_none() || failed.is_some() {

@@ -20,7 +20,7 @@ use super::{
     Capture, Scope,
     absence::{self, Attendance, Step, Told},
     ciphertext,
-    collector::Collector,
+    collector::{Arrival, Collector},
     filter::{LONG_POLL, filter},
     history::{HistoryPage, Reader, Span, Spans},
     received::{Received, decrypt},
@@ -205,7 +205,7 @@ impl Capture {
                 }
                 let received = Received::plain(room.as_str(), event.into_json().as_ref());
                 told.state(&received.raw, self.bot.as_str());
-                collector.take(&received, false).await?;
+                collector.take(&received, Arrival::New).await?;
             }
             let newest = timeline.events.iter().rev().find_map(TimelineEvent::event_id);
             for event in &timeline.events {
@@ -213,7 +213,7 @@ impl Capture {
                 let received = Received::from_timeline(room.as_str(), event, cipher);
                 told.timeline(&received.raw, self.bot.as_str());
                 let received = self.judge(received, cancel).await?;
-                collector.take(&received, false).await?;
+                collector.take(&received, Arrival::New).await?;
             }
             let is_ignored = RoomId::parse(room.as_str()).is_ok_and(|room| presence.ignores(&room));
             if self.scope == Scope::Everything && !is_ignored {
@@ -301,6 +301,8 @@ impl Capture {
         let mut collector =
             Collector::new(&recorder, &lookup, presence.as_ref(), &bot, self.scope, &media, cancel);
         let mut reached = false;
+        // What happened in a gap may not be told anywhere else.
+        let arrival = if span.is_whole() { Arrival::Before } else { Arrival::New };
         self.metrics.backfilled(page.events.len());
         for event in &page.events {
             let received = match &room {
@@ -314,7 +316,7 @@ impl Capture {
                 None => Received::untried(&span.room, event),
             };
             reached |= received.event_id.is_some() && received.event_id == span.until;
-            collector.take(&received, false).await?;
+            collector.take(&received, arrival).await?;
         }
         let next = page.next.filter(|_| !reached);
         let (name, value) = self.spans.advance(span, next);
