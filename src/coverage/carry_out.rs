@@ -102,7 +102,7 @@ pub(super) struct Visit {
     pub standing: Option<Standing>,
     /// How many state events it was last seen to have.
     pub state_events: Option<u64>,
-    /// How long the homeserver took at most to say how the room is.
+    /// How long the homeserver took at most to say how the room is, or to do something there.
     pub slowest: Duration,
     pub error: Option<VisitError>,
 }
@@ -119,8 +119,6 @@ pub(super) struct Errand<'a> {
     pub listing: &'a RoomListing,
     pub selection: &'a RoomSelection,
     pub around: Surroundings,
-    /// Somebody waits for it: what the homeserver's answer says is seen to be so before the visit ends.
-    pub is_urgent: bool,
     /// Whether acting is allowed, asked before every act.
     pub may_act: &'a (dyn Fn() -> bool + Send + Sync),
 }
@@ -162,7 +160,9 @@ impl Context {
             if matches!(step, Step::Recall { .. } | Step::Return { .. }) {
                 errand.around.recalled.clone_from(&act.person);
             }
+            let started = Instant::now();
             let result = self.perform(&facts.room_id, &step, &act).await;
+            visit.slowest = visit.slowest.max(started.elapsed());
             visit.acted += 1;
             visit.memory.after(&step, &facts, result.is_ok());
             errand.around.is_joined = match step.kind() {
@@ -170,7 +170,7 @@ impl Context {
                 StepKind::Leave => result.is_err(),
                 _ => errand.around.is_joined,
             };
-            let looked = match expected(&step, &result, &facts).filter(|_| !errand.is_urgent) {
+            let looked = match expected(&step, &result, &facts) {
                 Some(facts) => {
                     visit.standing = Some(self.standing(&facts, errand));
                     Ok((facts, marks.clone()))

@@ -14,7 +14,7 @@ use self::entry::{Belief, Entry};
 use super::{
     book::{Changes, MOST},
     carry_out::{State, Visit},
-    schedule::Schedule,
+    schedule::{Free, Schedule},
 };
 use crate::{
     domain::{RoomId, room::RoomNote, selection::WishMark, worker::RoomTotals},
@@ -27,10 +27,13 @@ use crate::{
 pub(super) struct Entries {
     rooms: HashMap<RoomId, Entry>,
     schedule: Schedule,
+    /// Pending rooms by the time since which they are.
+    pending: BTreeSet<(Instant, RoomId)>,
     totals: RoomTotals,
     ignored: Arc<BTreeSet<RoomId>>,
     recheck: Duration,
-    is_listed: bool,
+    /// When the rooms of the homeserver were listed first.
+    listed_at: Option<Instant>,
     /// What an earlier process noted of rooms that were not listed yet.
     remembered: HashMap<RoomId, RoomNote>,
     /// The process that noted it has ended in order, a short while ago.
@@ -52,13 +55,6 @@ pub(super) struct Doubts<'a> {
     pub rooms: [&'a HashSet<RoomId>; 2],
 }
 
-/// A room whose visit begins.
-pub(super) struct Due {
-    pub room: RoomId,
-    /// Somebody is waiting for it.
-    pub is_urgent: bool,
-}
-
 impl Doubts<'_> {
     fn has(&self, room: &RoomId) -> bool {
         self.rooms.iter().any(|rooms| rooms.contains(room))
@@ -70,10 +66,11 @@ impl Entries {
         Self {
             rooms: HashMap::new(),
             schedule: Schedule::default(),
+            pending: BTreeSet::new(),
             totals: RoomTotals::default(),
             ignored: Arc::default(),
             recheck,
-            is_listed: false,
+            listed_at: None,
             remembered: HashMap::new(),
             is_believed: false,
             is_first: false,
@@ -105,6 +102,7 @@ impl Entries {
     ) {
         let listed: HashSet<RoomId> = listings.iter().map(|listing| listing.room_id.clone()).collect();
         // What is believed is looked at again little by little.
+        let was_listed = self.are_listed();
         let apart = self.recheck / u32::try_from(listings.len()).unwrap_or(u32::MAX).max(1);
         for (listing, number) in listings.into_iter().zip(1_u32..) {
             let room = listing.room_id.clone();
@@ -112,15 +110,15 @@ impl Entries {
             if self.rooms.contains_key(&room) {
                 self.change(&room, |entry| entry.renew(listing, is_joined, now));
             } else {
-                let mut entry = Entry::new(listing, is_joined, self.is_listed, now);
+                let mut entry = Entry::new(listing, is_joined, was_listed, now);
                 match self.remembered.remove(&room) {
                     Some(note) => {
-                        let believes = self.is_believed && !self.is_listed && !doubts.has(&room);
+                        let believes = self.is_believed && !was_listed && !doubts.has(&room);
                         let (wishes, recheck_at) = (doubts.wishes, now + apart * number);
                         entry.remember(&note, believes.then_some(Belief { wishes, recheck_at }));
                     }
                     // Of where it was before there was a book nobody knows whether it has greeted.
-                    None => entry.memory.is_greeted = is_joined && self.is_first && !self.is_listed,
+                    None => entry.memory.is_greeted = is_joined && self.is_first && !was_listed,
                 }
                 self.insert(&room, entry);
             }
@@ -132,6 +130,7 @@ impl Entries {
         for room in gone {
             if let Some(entry) = self.rooms.remove(&room) {
                 count(&mut self.totals, entry.state, -1);
+                self.pend(&room, entry.pending_since, None);
                 self.schedule.replace(&room, entry.slot(), None);
                 self.ignore(&room, false);
                 self.unnoted.remove(&room);
@@ -140,7 +139,7 @@ impl Entries {
         }
         let forgotten = self.remembered.extract_if(|room, _| !is_there(room));
         self.gone.extend(forgotten.map(|(room, _)| room));
-        self.is_listed = true;
+        self.listed_at.get_or_insert(now);
     }
 
     /// Takes in those of some listed rooms that are new, and says how many these are. One that an earlier process knew is not:
@@ -159,6 +158,7 @@ impl Entries {
 
     fn insert(&mut self, room: &RoomId, entry: Entry) {
         count(&mut self.totals, entry.state, 1);
+        self.pend(room, None, entry.pending_since);
         self.schedule.replace(room, None, entry.slot());
         self.gone.remove(room);
         self.rooms.insert(room.clone(), entry);
@@ -167,7 +167,18 @@ impl Entries {
 
     /// Whether the rooms of the homeserver are known.
     pub(super) fn are_listed(&self) -> bool {
-        self.is_listed
+        self.listed_at.is_some()
+    }
+
+    /// Since when a room is pending that is so for the longest time.
+    pub(super) fn oldest_pending(&self) -> Option<Instant> {
+        self.pending.first().map(|(since, _)| *since)
+    }
+
+    /// Whether every room was judged that was there when they were listed first. On a busy homeserver there is always a new one
+    /// that was not.
+    pub(super) fn are_judged(&self) -> bool {
+        self.listed_at.is_some_and(|listed| self.oldest_pending().is_none_or(|since| since > listed))
     }
 
     /// Makes a room due now, whatever it waits for.
@@ -184,19 +195,17 @@ impl Entries {
     }
 
     /// The earliest time at which a room can be visited.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.schedule.next()
+    pub(super) fn next_due(&self, free: Free) -> Option<Instant> {
+        self.schedule.next(free)
     }
 
     /// Rooms to visit now, marked as being visited: first those that have just been made, or that
     /// something happened in.
-    pub(super) fn take_due(&mut self, now: Instant, most: usize) -> Vec<Due> {
+    pub(super) fn take_due(&mut self, now: Instant, free: Free) -> Vec<RoomId> {
         let mut taken = Vec::new();
-        while taken.len() < most
-            && let Some(room) = self.schedule.first_due(now)
-        {
-            let is_urgent = self.change(&room, Entry::taken).unwrap_or(false);
-            taken.push(Due { room, is_urgent });
+        while let Some(room) = self.schedule.first_due(now, free.after(taken.len())) {
+            self.change(&room, Entry::taken);
+            taken.push(room);
         }
         taken
     }
@@ -229,14 +238,16 @@ impl Entries {
     /// The only way to change an entry: schedule, totals and the ignored ones follow.
     fn change<T>(&mut self, room: &RoomId, change: impl FnOnce(&mut Entry) -> T) -> Option<T> {
         let entry = self.rooms.get_mut(room)?;
-        let (slot, state) = (entry.slot(), entry.state);
+        let (slot, state, since) = (entry.slot(), entry.state, entry.pending_since);
         let result = change(entry);
+        let pending_since = entry.pending_since;
         self.schedule.replace(room, slot, entry.slot());
         if entry.state != state {
             count(&mut self.totals, state, -1);
             count(&mut self.totals, entry.state, 1);
         }
         let (is_ignored, is_noted) = (entry.is_ignored(), entry.is_noted());
+        self.pend(room, since, pending_since);
         self.ignore(room, is_ignored);
         if is_noted {
             self.unnoted.remove(room);
@@ -280,6 +291,18 @@ impl Entries {
 }
 
 impl Entries {
+    fn pend(&mut self, room: &RoomId, old: Option<Instant>, new: Option<Instant>) {
+        if old == new {
+            return;
+        }
+        if let Some(since) = old {
+            self.pending.remove(&(since, room.clone()));
+        }
+        if let Some(since) = new {
+            self.pending.insert((since, room.clone()));
+        }
+    }
+
     fn ignore(&mut self, room: &RoomId, is_ignored: bool) {
         if self.ignored.contains(room) == is_ignored {
             return;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use tokio::time::Duration;
+use tokio::time::{Duration, Instant};
 
 use crate::domain::{RoomId, selection::RoomSelection, worker::RoomTotals};
 
@@ -62,10 +62,12 @@ pub struct Problem {
 /// What the loop says of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CoverageState {
-    /// Every room has been looked at since the start, or is believed to be as an earlier process left it.
+    /// Every room that was there at the start has been looked at, or is believed to be as an earlier process left it.
     pub is_complete: bool,
     /// Rooms by state.
     pub totals: RoomTotals,
+    /// Since when a room is pending that is so for the longest time.
+    pub oldest_pending: Option<Instant>,
     /// Rooms that the bot is in and that the selection leaves out: nothing of them is recorded.
     pub ignored: Arc<BTreeSet<RoomId>>,
     /// Set while the homeserver does not let us work.

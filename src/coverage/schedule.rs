@@ -14,6 +14,26 @@ pub(super) struct Slot {
     pub is_urgent: bool,
 }
 
+/// How many visits may begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Free {
+    /// As long as the room is an urgent one.
+    pub for_urgent: usize,
+    /// Whatever the room is.
+    pub for_ordinary: usize,
+}
+
+impl Free {
+    /// After so many more have begun.
+    pub(super) fn after(self, begun: usize) -> Self {
+        let Self { for_urgent, for_ordinary } = self;
+        Self {
+            for_urgent: for_urgent.saturating_sub(begun),
+            for_ordinary: for_ordinary.saturating_sub(begun),
+        }
+    }
+}
+
 /// Rooms by the time from which they may be visited.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
@@ -39,16 +59,21 @@ impl Schedule {
         if slot.is_urgent { &mut self.urgent } else { &mut self.ordinary }
     }
 
-    /// The earliest time of all.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let first = [self.urgent.first(), self.ordinary.first()];
-        first.into_iter().flatten().map(|(at, _)| *at).min()
+    /// The earliest time at which a visit can begin.
+    pub(super) fn next(&self, free: Free) -> Option<Instant> {
+        self.first(free).map(|(at, _)| *at).min()
     }
 
     /// The room to visit at this time.
-    pub(super) fn first_due(&self, now: Instant) -> Option<RoomId> {
-        let first = [self.urgent.first(), self.ordinary.first()];
-        first.into_iter().flatten().find(|(at, _)| *at <= now).map(|(_, room)| room.clone())
+    pub(super) fn first_due(&self, now: Instant, free: Free) -> Option<RoomId> {
+        self.first(free).find(|(at, _)| *at <= now).map(|(_, room)| room.clone())
+    }
+
+    /// Those that are first among the urgent and the ordinary rooms.
+    fn first(&self, free: Free) -> impl Iterator<Item = &(Instant, RoomId)> {
+        let urgent = self.urgent.first().filter(|_| free.for_urgent > 0);
+        let ordinary = self.ordinary.first().filter(|_| free.for_ordinary > 0);
+        [urgent, ordinary].into_iter().flatten()
     }
 
     #[cfg(test)]

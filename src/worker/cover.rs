@@ -246,14 +246,13 @@ async fn tell(
     board: &Board,
     acts: &Acts,
 ) {
-    let mut uncovered_since = None;
     loop {
         let state = states.borrow_and_update().clone();
         if state.is_complete {
             acts.ignore(&state.ignored).await;
         }
         let paused = instructions.borrow().coverage_paused;
-        let check = judge(&state, paused, *may_join.borrow(), &mut uncovered_since, Instant::now());
+        let check = judge(&state, paused, *may_join.borrow(), Instant::now());
         board.set(|report| {
             report.rooms = state.totals.clone();
             report.rooms_covered = check;
@@ -268,13 +267,7 @@ async fn tell(
 }
 
 /// The condition `RoomsCovered`.
-fn judge(
-    state: &CoverageState,
-    paused: bool,
-    may_join: bool,
-    uncovered_since: &mut Option<Instant>,
-    now: Instant,
-) -> Check {
+fn judge(state: &CoverageState, paused: bool, may_join: bool, now: Instant) -> Check {
     if let Some(problem) = &state.problem {
         return Check::failed(
             "CoverageFailing",
@@ -293,9 +286,6 @@ fn judge(
     if !state.is_complete {
         return Check::unknown("Looking", "not every room has been looked at yet; see status.rooms");
     }
-    if state.totals.pending == 0 {
-        *uncovered_since = None;
-    }
     let (final_ones, curable): (Vec<&str>, Vec<&str>) =
         state.totals.blocked.keys().partition(|reason| Obstacle::is_final_code(reason));
     if !curable.is_empty() {
@@ -304,14 +294,11 @@ fn judge(
             format!("some rooms are not covered ({}); see status.rooms", curable.join(", ")),
         );
     }
-    if state.totals.pending > 0 {
-        let since = *uncovered_since.get_or_insert(now);
-        if now.duration_since(since) >= PATIENCE {
-            return Check::failed(
-                "Lagging",
-                "some rooms have been uncovered for more than a minute; see status.rooms",
-            );
-        }
+    if state.oldest_pending.is_some_and(|since| now.duration_since(since) >= PATIENCE) {
+        return Check::failed(
+            "Lagging",
+            "some rooms have been uncovered for more than a minute; see status.rooms",
+        );
     }
     if final_ones.is_empty() {
         Check::ok("Covered", "the bot is in every room of its selection")
@@ -339,30 +326,31 @@ mod tests {
 
     #[test]
     fn a_room_may_be_uncovered_for_a_minute() {
-        let (start, mut since) = (Instant::now(), None);
-        assert_eq!(judge(&state(1, 0), false, true, &mut since, start).ok, Some(true));
-        let later = start + Duration::from_secs(59);
-        assert_eq!(judge(&state(1, 0), false, true, &mut since, later).ok, Some(true));
-        let later = start + PATIENCE;
-        assert_eq!(judge(&state(1, 0), false, true, &mut since, later).reason, "Lagging");
-        assert_eq!(judge(&state(0, 0), false, true, &mut since, later).ok, Some(true));
-        assert!(since.is_none());
+        let start = Instant::now();
+        let pending = CoverageState { oldest_pending: Some(start), ..state(1, 0) };
+        let after = |seconds| judge(&pending, false, true, start + Duration::from_secs(seconds));
+        assert_eq!(after(0).ok, Some(true));
+        assert_eq!(after(59).ok, Some(true));
+        assert_eq!(after(60).reason, "Lagging");
+        // Where somebody makes rooms all the time there is always one.
+        let another = CoverageState { oldest_pending: Some(start + PATIENCE), ..state(1, 0) };
+        assert_eq!(judge(&another, false, true, start + PATIENCE).ok, Some(true));
     }
 
     #[test]
     fn what_hinders_is_named() {
-        let (now, mut since) = (Instant::now(), None);
-        let blocked = judge(&state(0, 2), false, true, &mut since, now);
+        let now = Instant::now();
+        let blocked = judge(&state(0, 2), false, true, now);
         assert_eq!((blocked.ok, blocked.message.contains("refused")), (Some(false), true));
         let mut dead = state(0, 0);
         dead.totals.blocked.insert("nobody_local", 1);
-        let dead = judge(&dead, false, true, &mut since, now);
+        let dead = judge(&dead, false, true, now);
         assert_eq!((dead.ok, dead.message.contains("nobody_local")), (Some(true), true));
-        assert_eq!(judge(&state(0, 0), true, true, &mut since, now).reason, "CoveragePaused");
-        assert_eq!(judge(&state(0, 0), false, false, &mut since, now).reason, "IdentityBroken");
+        assert_eq!(judge(&state(0, 0), true, true, now).reason, "CoveragePaused");
+        assert_eq!(judge(&state(0, 0), false, false, now).reason, "IdentityBroken");
         let problem = Problem { category: "not_admin", message: "no admin".into() };
         let failing = CoverageState { problem: Some(problem), ..state(0, 0) };
-        assert_eq!(judge(&failing, false, true, &mut since, now).ok, Some(false));
-        assert_eq!(judge(&CoverageState::default(), false, true, &mut since, now).ok, None);
+        assert_eq!(judge(&failing, false, true, now).ok, Some(false));
+        assert_eq!(judge(&CoverageState::default(), false, true, now).ok, None);
     }
 }

@@ -19,8 +19,8 @@ use crate::{
 
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_mins(10);
-/// A room without power levels is looked at again so many times, before others, until the delay grows: a busy homeserver takes
-/// a few seconds to make one.
+/// A room without power levels is being made, as a rule, which takes a busy homeserver a few seconds: it is looked at again so
+/// many times, before others, until it counts as blocked and the delay grows.
 const QUICK_LOOKS: u32 = 12;
 /// After acting, a room is looked at again: two bots that act at the same moment can undo each
 /// other's power or mark, and neither is told.
@@ -49,6 +49,8 @@ pub(in crate::coverage) struct Entry {
     seen_state_events: Option<u64>,
     pub memory: Memory,
     pub state: State,
+    /// Since when it is [`State::Pending`], if it is.
+    pub pending_since: Option<Instant>,
     in_flight: bool,
     want: Want,
     not_before: Instant,
@@ -104,6 +106,7 @@ impl Entry {
             seen_state_events: None,
             memory: Memory::default(),
             state: State::Pending,
+            pending_since: Some(now),
             in_flight: false,
             want: if is_new { Want::VisitFirst } else { Want::Visit },
             not_before: now,
@@ -137,14 +140,14 @@ impl Entry {
         self.not_before = now;
     }
 
-    /// A visit begins; whether somebody is waiting for it.
-    pub(super) fn taken(&mut self) -> bool {
+    /// A visit begins.
+    pub(super) fn taken(&mut self) {
         if self.want == Want::Nothing {
             // A look without an occasion starts afresh.
             self.memory.repeated = None;
         }
         self.in_flight = true;
-        std::mem::replace(&mut self.want, Want::Nothing) == Want::VisitFirst
+        self.want = Want::Nothing;
     }
 
     /// A visit ended without a result.
@@ -163,7 +166,7 @@ impl Entry {
             && note.rests_as == Some(self.mark(wishes))
             && self.standing.is_joined
         {
-            self.state = State::Covered;
+            (self.state, self.pending_since) = (State::Covered, None);
             self.want = Want::Nothing;
             self.recheck_at = recheck_at;
             self.is_believed = true;
@@ -287,9 +290,15 @@ impl Entry {
         self.in_flight = false;
         self.is_believed = false;
         self.memory = visit.memory;
-        if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
+        let is_being_made =
+            visit.state == State::Blocked(Obstacle::PowerLevelsMissing) && self.failures < QUICK_LOOKS;
+        if is_being_made {
+            self.state = State::Pending;
+        } else if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
             self.state = visit.state;
         }
+        let is_pending = self.state == State::Pending;
+        self.pending_since = is_pending.then(|| self.pending_since.unwrap_or(now));
         self.seen_state_events = visit.state_events.or(self.seen_state_events);
         if let Some(standing) = visit.standing {
             self.standing = standing;
@@ -303,10 +312,8 @@ impl Entry {
         self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
         let again = match (&visit.error, self.state) {
             (Some(error), _) => Some((Want::Visit, wait(error, self.failures))),
-            // Being created as a rule: soon there will be power levels, and somebody waits for the bot.
-            (None, State::Blocked(Obstacle::PowerLevelsMissing)) if self.failures < QUICK_LOOKS => {
-                Some((Want::VisitFirst, FIRST_DELAY))
-            }
+            // Soon there will be power levels, and somebody waits for the bot.
+            (None, _) if is_being_made => Some((Want::VisitFirst, FIRST_DELAY)),
             (None, State::Blocked(Obstacle::PowerLevelsMissing)) => {
                 Some((Want::Visit, delay(self.failures - QUICK_LOOKS)))
             }

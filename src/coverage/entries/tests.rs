@@ -108,7 +108,7 @@ proptest! {
                 }
                 Op::Hint(number) => drop(entries.hint(&room(number), now)),
                 Op::AllDue => entries.all_due(now),
-                Op::Take(most) => drop(entries.take_due(now, most)),
+                Op::Take(most) => drop(entries.take_due(now, free(most))),
                 Op::Visited(number, state, acted, fails) => {
                     let _ = entries.visited(&room(number), visit(state, acted, fails), now);
                 }
@@ -136,7 +136,14 @@ proptest! {
             prop_assert_eq!(&ignored, &**entries.ignored());
             let slots = entries.rooms.values().filter_map(Entry::slot);
             prop_assert_eq!(slots.clone().count(), entries.schedule.len());
-            prop_assert_eq!(slots.map(|slot| slot.at).min(), entries.next_due());
+            prop_assert_eq!(slots.clone().map(|slot| slot.at).min(), entries.next_due(free(1)));
+            let busy = Free { for_urgent: 1, for_ordinary: 0 };
+            let urgent = slots.filter(|slot| slot.is_urgent);
+            prop_assert_eq!(urgent.map(|slot| slot.at).min(), entries.next_due(busy));
+            let is_right = |entry: &Entry| (entry.state == State::Pending) == entry.pending_since.is_some();
+            prop_assert!(entries.rooms.values().all(is_right));
+            let pending = entries.rooms.iter().filter_map(|(room, entry)| Some((entry.pending_since?, room.clone())));
+            prop_assert_eq!(&pending.collect::<BTreeSet<_>>(), &entries.pending);
         }
         // What is written in the end says where every room stands, and of no other room anything.
         write(&mut entries, &mut book);
@@ -209,14 +216,47 @@ fn a_note_is_written_when_something_changes_and_not_before() {
 }
 
 #[test]
+fn while_the_homeserver_is_busy_only_those_are_visited_that_somebody_waits_for() {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    let listings = (0..5).map(|number| listing(number, 1)).collect();
+    refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
+    entries.hint(&room(2), now);
+    entries.hint(&room(4), now);
+    let busy = |for_urgent| Free { for_urgent, for_ordinary: 0 };
+    assert_eq!(entries.take_due(now, busy(1)), [room(2)]);
+    assert_eq!(entries.take_due(now, busy(3)), [room(4)]);
+    assert_eq!(entries.take_due(now, Free { for_urgent: 4, for_ordinary: 2 }), [room(0), room(1)]);
+}
+
+#[test]
+fn rooms_that_are_made_meanwhile_do_not_keep_it_from_having_judged_all() {
+    let (mut entries, start) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    assert!(!entries.are_judged());
+    refresh(&mut entries, vec![listing(1, 1)], &HashSet::new(), &HashSet::new(), start);
+    assert!(!entries.are_judged());
+    let later = start + Duration::from_secs(1);
+    entries.discover(vec![listing(2, 1)], later);
+    entries.take_due(later, free(2));
+    entries.visited(&room(1), in_it(visit(State::Covered, 0, false)), later);
+    assert_eq!((entries.are_judged(), entries.oldest_pending()), (true, Some(later)));
+    entries.visited(&room(2), in_it(visit(State::Covered, 0, false)), later);
+    assert_eq!((entries.are_judged(), entries.oldest_pending()), (true, None));
+}
+
+/// So many visits, to whatever room.
+fn free(visits: usize) -> Free {
+    Free { for_urgent: visits, for_ordinary: visits }
+}
+
+#[test]
 fn a_new_room_does_not_wait_for_those_that_were_there() {
     let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
     for rooms in [5, 6] {
         let listings = (0..rooms).map(|number| listing(number, 1)).collect();
         refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
     }
-    let due = entries.take_due(now, 1);
-    assert_eq!((&due[0].room, due[0].is_urgent), (&room(5), true));
+    let due = entries.take_due(now, free(1));
+    assert_eq!(due, [room(5)]);
 }
 
 #[test]
@@ -229,12 +269,12 @@ fn a_room_that_is_being_made_is_looked_at_often_and_before_others() {
     let mut looks = Vec::new();
     for tenth in 0..100 {
         let now = start + Duration::from_millis(tenth * 100);
-        let due = entries.take_due(now, 1);
-        assert_eq!(due[0].is_urgent, due[0].room == room(200));
-        if due[0].is_urgent {
+        let due = entries.take_due(now, free(1));
+        if due == [room(200)] {
             looks.push(tenth);
             let missing = State::Blocked(Obstacle::PowerLevelsMissing);
             entries.visited(&room(200), visit(missing, 0, false), now);
+            assert_eq!(entries.totals().blocked.is_empty(), looks.len() < 13, "it is not made yet");
         }
     }
     assert_eq!(looks, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36], "then it waits like the others");
@@ -248,7 +288,7 @@ fn what_the_bot_has_seen_itself_is_no_news() {
     let mut looks = |after: u64, listed: u64, seen: u64| {
         let then = now + Duration::from_secs(after);
         refresh(&mut entries, vec![listing(1, listed)], &joined, &HashSet::new(), then);
-        let due = entries.take_due(then, 1);
+        let due = entries.take_due(then, free(1));
         if let [_] = &due[..] {
             let look = visit(State::Covered, u32::from(after == 0), false);
             entries.visited(&room(1), Visit { state_events: Some(seen), ..in_it(look) }, then);
@@ -262,7 +302,7 @@ fn what_the_bot_has_seen_itself_is_no_news() {
 fn closed(look: Visit) -> Vec<RoomNote> {
     let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
     refresh(&mut entries, vec![listing(1, 5)], &[room(1)].into(), &HashSet::new(), now);
-    entries.take_due(now, 1);
+    entries.take_due(now, free(1));
     entries.visited(&room(1), look, now);
     entries.close(wishes(), |_| false, now + Duration::from_mins(1));
     entries.take_changes(at(10)).notes
@@ -280,9 +320,9 @@ fn is_believed(notes: Vec<RoomNote>, events: u64, is_joined: bool, doubted: &[u8
     let doubted = doubted.iter().map(|number| room(*number)).collect();
     refresh(&mut entries, vec![listing(1, events)], &joined, &doubted, now);
     let is_pending = entries.totals().pending == 1;
-    assert_eq!(entries.take_due(now, 1).is_empty(), !is_pending);
+    assert_eq!(entries.take_due(now, free(1)).is_empty(), !is_pending);
     let later = now + Duration::from_mins(10);
-    assert_eq!(entries.take_due(later, 1).is_empty(), is_pending, "in its time it is looked at");
+    assert_eq!(entries.take_due(later, free(1)).is_empty(), is_pending, "in its time it is looked at");
     !is_pending
 }
 
@@ -319,7 +359,7 @@ fn what_a_process_only_believed_it_does_not_hand_on() {
     assert_eq!(entries.totals().covered, 1);
     entries.close(wishes(), |_| false, now);
     assert_eq!(entries.take_changes(at(20)).notes[0].rests_as, None);
-    entries.take_due(now + Duration::from_mins(10), 1);
+    entries.take_due(now + Duration::from_mins(10), free(1));
     entries.visited(&room(1), looked(), now);
     entries.close(wishes(), |_| false, now);
     assert!(entries.take_changes(at(30)).notes[0].rests_as.is_some());

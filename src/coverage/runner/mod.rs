@@ -23,7 +23,7 @@ use super::{
     acts::ActLog,
     book::{RoomBook, Scribe},
     carry_out::{Context, Errand, Visit, VisitError},
-    entries::{Due, Entries},
+    entries::Entries,
     facts::Surroundings,
     interface::{Control, CoverageState, Hint, Problem, RunnerSettings},
     memory::Memory,
@@ -204,7 +204,8 @@ impl Work {
     }
 
     fn next_wake(&self) -> Instant {
-        let due = self.entries.next_due().filter(|_| self.can_dispatch_later());
+        let free = self.slots.free(self.jobs.len());
+        let due = self.entries.next_due(free).filter(|_| self.problem.is_none());
         let due = due.map(|due| due.max(self.quiet_until));
         let write = self.scribe.free_at().filter(|_| self.entries.has_changes());
         [due, write].into_iter().flatten().fold(self.next_look(), Instant::min)
@@ -216,10 +217,6 @@ impl Work {
             let changes = self.entries.take_changes(self.context.clock.now());
             self.scribe.write(changes, now);
         }
-    }
-
-    fn can_dispatch_later(&self) -> bool {
-        self.problem.is_none() && self.jobs.len() < self.slots.number()
     }
 
     fn wishes_changed(&mut self) {
@@ -247,8 +244,7 @@ impl Work {
             return;
         }
         self.dispatch_unlisted(now);
-        let free = self.slots.number().saturating_sub(self.jobs.len());
-        for Due { room, is_urgent } in self.entries.take_due(now, free) {
+        for room in self.entries.take_due(now, self.slots.free(self.jobs.len())) {
             let Some(entry) = self.entries.get(&room) else { continue };
             let listing = entry.listing.clone();
             let memory: Memory = entry.memory.clone();
@@ -265,7 +261,7 @@ impl Work {
                 let selection = control.borrow().selection.clone();
                 let may_act = || !cancel.is_cancelled() && !control.borrow().paused;
                 let (listing, selection) = (&listing, &selection);
-                let errand = Errand { listing, selection, around, is_urgent, may_act: &may_act };
+                let errand = Errand { listing, selection, around, may_act: &may_act };
                 context.visit(errand, memory).await
             };
             let job = self.jobs.spawn(visit.in_current_span());
@@ -281,7 +277,7 @@ impl Work {
         let entries = &self.entries;
         self.unlisted.retain(|room, (_, attempts)| entries.get(room).is_none() && *attempts < 5);
         for (room, (at, attempts)) in &mut self.unlisted {
-            if *at > now || self.jobs.len() >= self.slots.number() {
+            if *at > now || self.slots.free(self.jobs.len()).for_urgent == 0 {
                 continue;
             }
             *attempts += 1;
@@ -337,12 +333,13 @@ impl Work {
     fn publish(&mut self) {
         let mut totals = self.entries.totals().clone();
         totals.pace = self.pacer.pace(totals.pending, Instant::now());
-        if self.poll_failures == 0 && self.problem.is_none() && totals.pending == 0 {
+        if self.poll_failures == 0 && self.problem.is_none() && self.entries.are_judged() {
             self.is_complete = true;
         }
         let new = CoverageState {
             is_complete: self.is_complete,
             totals,
+            oldest_pending: self.entries.oldest_pending(),
             ignored: Arc::clone(self.entries.ignored()),
             problem: self.problem.clone(),
         };

@@ -91,7 +91,6 @@ impl Work {
         let context = std::sync::Arc::clone(&self.context);
         let (list, joined) =
             futures::try_join!(context.admin.rooms(), context.admin.joined_rooms(&context.identity.bot))?;
-        self.slots.answered_in(started.elapsed(), Instant::now());
         self.look_at_spaces().await?;
         self.listed = list.total;
         // What is below a space may have changed since the rooms were noted.

@@ -1,8 +1,11 @@
-//! How many rooms are visited at once: fewer while the homeserver is slow, since its users wait too.
+//! How many rooms are visited at once: fewer while the homeserver is slow, since its users wait too. Rooms that somebody waits
+//! for, which are as many as its users make, do not wait for that.
 
 use tokio::time::{Duration, Instant};
 
-/// A simple question that takes longer than this means that the homeserver is busy.
+use crate::coverage::schedule::Free;
+
+/// An answer that takes longer than this means that the homeserver is busy: what is asked of it takes a tenth of that.
 const SLOW: Duration = Duration::from_secs(1);
 /// So long after a change the next one is made: answers of before say nothing about it.
 const SETTLE: Duration = Duration::from_secs(2);
@@ -20,11 +23,15 @@ impl Slots {
         Self { most, number: most, changed_at: now }
     }
 
-    pub(super) fn number(&self) -> usize {
-        self.number
+    /// How many more visits may begin while so many are under way.
+    pub(super) fn free(&self, under_way: usize) -> Free {
+        Free {
+            for_urgent: self.most.saturating_sub(under_way),
+            for_ordinary: self.number.saturating_sub(under_way),
+        }
     }
 
-    /// A question was answered.
+    /// The homeserver answered.
     pub(super) fn answered_in(&mut self, took: Duration, now: Instant) {
         if now.duration_since(self.changed_at) < SETTLE {
             return;
@@ -49,7 +56,8 @@ mod tests {
         let mut slots = Slots::new(4, start);
         let mut after = |took, second| {
             slots.answered_in(took, at(second));
-            slots.number()
+            assert_eq!(slots.free(3).for_urgent, 1);
+            slots.free(0).for_ordinary
         };
         assert_eq!(after(slow, 1), 4, "of before");
         assert_eq!(after(slow, 2), 2);
