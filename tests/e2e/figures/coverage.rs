@@ -247,83 +247,84 @@ fn covered(log: &str) -> HashMap<String, Timestamp> {
     all
 }
 
-/// Rooms made at two a second, or so many a minute, while there are many: from the answer to whoever made it until the bot
-/// has seen that it is an admin there. Nobody watches, who would cost the homeserver as much as the bot.
-async fn new_rooms(has_module: bool) {
+/// How long new rooms wait for the bot while there are many, with so many a minute: from the answer to whoever made it until
+/// the bot has seen that it is an admin there. Nobody watches, who would cost the homeserver as much as the bot. Before that,
+/// what the bot costs while nothing happens; after it, the same without the bot.
+async fn many_rooms(has_module: bool) {
     let (existing, new) = (size("EMS_BENCH_MANY_ROOMS", 2_000), size("EMS_BENCH_NEW_ROOMS", 200));
-    let pace = size("EMS_BENCH_ROOMS_PER_MINUTE", 120);
-    let prefix = if has_module { "invited" } else { "polled" };
+    let (how, prefix) = if has_module { ("module", "invited") } else { ("polling", "polled") };
+    let paces = [(30, new / 4), (size("EMS_BENCH_ROOMS_PER_MINUTE", 120), new)];
     let mut tenant = Tenant::with_rooms(prefix, existing, has_module).await;
-    // What was done in the last rooms is looked at once more.
-    tokio::time::sleep(Duration::from_mins(1)).await;
     let person = tenant.synapse.register("newcomer");
     let caller = Caller::new(&tenant.synapse, &person.access_token);
-    let before = tenant.proxy.requests();
-    let (made, busy) = make_rooms(&tenant.synapse, &caller, new, pace).await;
-    eventually("the bot in all new rooms", Duration::from_mins(5), || async {
-        let all = covered(&tenant.worker.log());
+    // What was done in the last rooms is looked at once more.
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    println!("== {existing} rooms at rest: {}", at_rest(&tenant).await);
+    for (pace, new) in paces {
+        let before = tenant.proxy.requests();
+        let (made, busy) = make_rooms(&tenant.synapse, &caller, new, pace).await;
+        let waited = waited(&tenant, &made).await;
+        println!(
+            "== {new} rooms at {pace} a minute beside {existing}, {how}: the bot is an admin after {}; createRoom itself took \
+             {}; Synapse used {busy:.0} % of a processor; {:?} requests",
+            percentiles(waited),
+            creating(&made),
+            more(tenant.proxy.requests(), &before)
+        );
+    }
+    tenant.worker.stop().await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    println!("== the same without the worker: at rest {}", at_rest(&tenant).await);
+    for (pace, new) in paces {
+        let (made, busy) = make_rooms(&tenant.synapse, &caller, new, pace).await;
+        let took = creating(&made);
+        println!(
+            "== {new} rooms at {pace} a minute: createRoom took {took}; Synapse used {busy:.0} % of a processor"
+        );
+    }
+}
+
+/// Waits for the bot in all these rooms; the result is how long each of them waited.
+async fn waited(tenant: &Tenant, made: &[Made]) -> Vec<Duration> {
+    let mut all = HashMap::new();
+    eventually("the bot in all new rooms", Duration::from_mins(5), || {
+        all = covered(&tenant.worker.log());
         let there = made.iter().filter(|one| all.contains_key(&one.room)).count();
-        if there == new { Ok(()) } else { Err(format!("{there} of {new}")) }
+        let result = if there == made.len() { Ok(()) } else { Err(format!("{there} of {}", made.len())) };
+        async { result }
     })
     .await;
-    let requests = more(tenant.proxy.requests(), &before);
-    let all = covered(&tenant.worker.log());
-    tenant.worker.stop().await;
-    for one in &made {
+    for one in made {
         let standing = tenant.synapse.standing(&one.room, &tenant.synapse.user_id("adminbot")).await;
         assert_eq!(standing, ("join".to_owned(), 100), "{}", one.room);
     }
-    let (without, busy_without) = make_rooms(&tenant.synapse, &caller, new, pace).await;
     // In it before the answer was read: at once.
-    let waited =
-        |one: &Made| Duration::try_from(all[&one.room].duration_since(one.answered)).unwrap_or_default();
-    println!(
-        "== {new} rooms at {pace} a minute beside {existing}, {}: the bot is an admin after {}; createRoom itself took {}, \
-         and {} without the worker; Synapse used {busy:.0} % of a processor, and {busy_without:.0} % without; the worker made \
-         {requests:?} requests",
-        if has_module { "module" } else { "polling" },
-        percentiles(made.iter().map(waited).collect()),
-        creating(&made),
-        creating(&without)
-    );
+    let waited = |one: &Made| Duration::try_from(all[&one.room].duration_since(one.answered));
+    made.iter().map(|one| waited(one).unwrap_or_default()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a figure: make bench-coverage"]
-async fn new_rooms_by_polling() {
-    new_rooms(false).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a figure: make bench-coverage"]
-async fn new_rooms_with_the_module() {
-    new_rooms(true).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a figure: make bench-coverage"]
-async fn at_rest() {
-    let (existing, minutes) = (size("EMS_BENCH_MANY_ROOMS", 2_000), size("EMS_BENCH_MINUTES", 5));
-    let mut tenant = Tenant::with_rooms("rest", existing, false).await;
+/// What goes to the homeserver in some minutes in which nothing happens.
+async fn at_rest(tenant: &Tenant) -> String {
+    let minutes = size("EMS_BENCH_MINUTES", 3);
+    let (before, used) = (tenant.proxy.requests(), processor_seconds(&tenant.synapse));
     let window = Duration::from_mins(minutes as u64);
-    let settle = Duration::from_mins(1);
-    let measure = async |tenant: &Tenant| {
-        tokio::time::sleep(settle).await;
-        let (requests, used) = (tenant.proxy.requests(), processor_seconds(&tenant.synapse));
-        tokio::time::sleep(window).await;
-        let used = processor_seconds(&tenant.synapse) - used;
-        (more(tenant.proxy.requests(), &requests), used / window.as_secs_f64() * 100.0)
-    };
-    let (requests, busy) = measure(&tenant).await;
-    let memory = tenant.worker.memory("VmRSS");
-    tenant.worker.stop().await;
-    let (none, idle) = measure(&tenant).await;
-    assert_eq!(none.values().sum::<u64>(), 0, "nobody else goes that way: {none:?}");
+    tokio::time::sleep(window).await;
+    let busy = (processor_seconds(&tenant.synapse) - used) / window.as_secs_f64() * 100.0;
+    let requests = more(tenant.proxy.requests(), &before);
     let per_minute = requests.values().sum::<u64>() / minutes as u64;
-    println!(
-        "== {existing} rooms at rest for {minutes} minutes: {per_minute} requests a minute {requests:?}; Synapse uses \
-         {busy:.1} % of a processor, {idle:.1} % without the worker; {memory}"
-    );
+    format!("{per_minute} requests a minute {requests:?}; Synapse uses {busy:.1} % of a processor")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure: make bench-coverage"]
+async fn many_rooms_by_polling() {
+    many_rooms(false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "a figure: make bench-coverage"]
+async fn many_rooms_with_the_module() {
+    many_rooms(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
