@@ -14,6 +14,7 @@ use object_store::{
     path::Path,
 };
 use secrecy::{ExposeSecret as _, SecretString};
+use tokio::time::timeout;
 
 use crate::{domain::worker::bucket_place, store::MediaHash};
 
@@ -21,6 +22,8 @@ use crate::{domain::worker::bucket_place, store::MediaHash};
 const DEADLINE: Duration = Duration::from_mins(5);
 /// So many bytes of what a service says of an error are read: it says it in a few hundred.
 const LONGEST_ERROR: usize = 16 * 1024;
+/// And for so long, after its status.
+const LONGEST_EXPLANATION: Duration = Duration::from_secs(10);
 
 /// Which bucket, and the keys for it.
 #[derive(Debug, Clone)]
@@ -100,16 +103,21 @@ impl HttpConnector for Connector {
     }
 }
 
-/// As much of what a service says of an error as may be of use.
-async fn beginning(body: HttpResponseBody) -> Result<Vec<u8>, HttpError> {
+/// As much of what a service says of an error as may be of use, and as it says soon.
+async fn beginning(body: HttpResponseBody) -> Vec<u8> {
     let (mut chunks, mut beginning) = (body.bytes_stream(), Vec::new());
-    while beginning.len() < LONGEST_ERROR
-        && let Some(chunk) = chunks.next().await
-    {
-        beginning.extend_from_slice(&chunk?);
+    let reading = async {
+        while beginning.len() < LONGEST_ERROR
+            && let Some(Ok(chunk)) = chunks.next().await
+        {
+            beginning.extend_from_slice(&chunk);
+        }
+    };
+    if timeout(LONGEST_EXPLANATION, reading).await.is_err() {
+        tracing::debug!("a bucket does not finish what it says of an error");
     }
     beginning.truncate(LONGEST_ERROR);
-    Ok(beginning)
+    beginning
 }
 
 #[async_trait]
@@ -120,16 +128,16 @@ impl HttpService for Connector {
             return Ok(response);
         }
         let (head, body) = response.into_parts();
-        let body = beginning(body).await?;
         let refused = match head.status.as_u16() {
             408 => NotPut::This(TAKES_TOO_LONG),
             411 | 413 | 414 | 422 => NotPut::This(REFUSES_CONTENT),
             400 => {
+                let body = beginning(body).await;
                 let body = String::from_utf8_lossy(&body);
                 let is_of_all = OF_THE_BUCKET.iter().any(|code| body.contains(code));
                 if is_of_all { NotPut::Any(REFUSES_KEYS) } else { NotPut::This(REFUSES_CONTENT) }
             }
-            _ => return Ok(HttpResponse::from_parts(head, body.into())),
+            _ => return Ok(HttpResponse::from_parts(head, beginning(body).await.into())),
         };
         Err(HttpError::new(HttpErrorKind::Unknown, Refused(refused)))
     }
@@ -228,10 +236,7 @@ fn client(settings: &BucketSettings) -> Result<reqwest::Client, BucketError> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        time::timeout,
-    };
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
