@@ -14,7 +14,7 @@ use self::entry::{Belief, Entry};
 use super::{
     book::{Changes, MOST},
     carry_out::{State, Visit},
-    schedule::{Free, Schedule},
+    schedule::{Due, Free, Schedule},
 };
 use crate::{
     domain::{RoomId, room::RoomNote, selection::WishMark, worker::RoomTotals},
@@ -186,6 +186,14 @@ impl Entries {
         self.change(room, |entry| entry.hinted(now)).is_some()
     }
 
+    /// The bot is in a room. Where it has come in by itself that is no news; a person may have joined who is signed in as it.
+    pub(super) fn joined(&mut self, room: &RoomId, now: Instant) -> bool {
+        match self.get(room) {
+            Some(entry) if entry.standing.is_joined => true,
+            _ => self.hint(room, now),
+        }
+    }
+
     /// Makes every room due: the wishes changed.
     pub(super) fn all_due(&mut self, now: Instant) {
         let rooms: Vec<RoomId> = self.rooms.keys().cloned().collect();
@@ -201,11 +209,12 @@ impl Entries {
 
     /// Rooms to visit now, marked as being visited: first those that have just been made, or that
     /// something happened in.
-    pub(super) fn take_due(&mut self, now: Instant, free: Free) -> Vec<RoomId> {
+    pub(super) fn take_due(&mut self, now: Instant, mut free: Free) -> Vec<Due> {
         let mut taken = Vec::new();
-        while let Some(room) = self.schedule.first_due(now, free.after(taken.len())) {
-            self.change(&room, Entry::taken);
-            taken.push(room);
+        while let Some(due) = self.schedule.first_due(now, free) {
+            self.change(&due.room, Entry::taken);
+            free.take(due.is_urgent);
+            taken.push(due);
         }
         taken
     }

@@ -93,7 +93,8 @@ pub async fn gather(
         let state = admin.room_state(room, Some("m.room.power_levels")).await?;
         let power = read_power(&state, identity, &around.unhelpful);
         if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
-            let facts = base(listing, &state, power, Membership::Joined, identity, around);
+            let has_local_members = listing.joined_local_members > 1;
+            let facts = base(listing, &state, power, Membership::Joined, has_local_members, identity, around);
             if !planner::leaves(&facts, selection, identity) {
                 let marks = marks(&state, identity, around);
                 return Ok(Seen { facts, marks, state, is_whole: false });
@@ -103,7 +104,8 @@ pub async fn gather(
     let state = admin.room_state(room, None).await?;
     let power = read_power(&state, identity, &around.unhelpful);
     let membership = membership(&state, identity.bot.as_str());
-    let mut facts = base(listing, &state, power, membership, identity, around);
+    let has_local_members = has_local_members(&state, identity);
+    let mut facts = base(listing, &state, power, membership, has_local_members, identity, around);
     if stays && matches!(facts.power, Power::Known(_)) {
         facts.direct = direct_chat(admin, &state, identity).await?;
         facts.is_inactive =
@@ -162,6 +164,7 @@ fn base(
     state: &[StateEvent],
     power: Power,
     membership: Membership,
+    has_local_members: bool,
     identity: &Identity,
     around: &Surroundings,
 ) -> RoomFacts {
@@ -170,8 +173,6 @@ fn base(
         Some(rules) => rules.get("join_rule").and_then(Value::as_str),
         None => listing.join_rules.as_deref(),
     };
-    let bot = u64::from(membership == Membership::Joined);
-    let has_local_members = listing.joined_local_members > bot;
     RoomFacts {
         room_id: listing.room_id.clone(),
         creator: create.map(|create| create.sender.clone()).or_else(|| listing.creator.clone()),
@@ -194,13 +195,22 @@ fn base(
     }
 }
 
+/// Whether anybody of this homeserver is in the room besides the bot. The list tells that of a new room too late.
+fn has_local_members(state: &[StateEvent], identity: &Identity) -> bool {
+    joined(state).any(|member| member != identity.bot.as_str() && identity.is_local(member))
+}
+
+/// Who is in the room.
+fn joined(state: &[StateEvent]) -> impl Iterator<Item = &str> {
+    let is_in =
+        |event: &&StateEvent| event.event_type == "m.room.member" && event.content["membership"] == "join";
+    state.iter().filter(is_in).map(|event| event.state_key.as_str())
+}
+
 /// Servers by which a room can be joined that nobody of this one is in.
 fn other_servers(state: &[StateEvent], identity: &Identity) -> Vec<String> {
-    let joined = state
-        .iter()
-        .filter(|event| event.event_type == "m.room.member" && event.content["membership"] == "join");
-    let mut servers: Vec<String> = joined
-        .filter_map(|event| Some(event.state_key.split_once(':')?.1.to_owned()))
+    let mut servers: Vec<String> = joined(state)
+        .filter_map(|member| Some(member.split_once(':')?.1.to_owned()))
         .filter(|server| server != identity.server.as_str())
         .collect();
     servers.sort_unstable();
@@ -300,4 +310,37 @@ async fn invited_to_direct_chat(admin: &dyn Admin, member: &StateEvent) -> Resul
 
 fn says_direct(content: &Value) -> bool {
     content.get("is_direct") == Some(&Value::Bool(true))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::ServerName;
+
+    #[test]
+    fn only_people_of_this_homeserver_who_are_in_the_room_count_as_being_there() {
+        let identity = Identity {
+            bot: UserId::parse("@bot:here.org").unwrap(),
+            server: ServerName::parse("here.org").unwrap(),
+        };
+        let member = |user: &str, membership: &str| StateEvent {
+            event_type: "m.room.member".to_owned(),
+            state_key: user.to_owned(),
+            sender: user.to_owned(),
+            event_id: format!("${user}"),
+            content: json!({"membership": membership}),
+            replaces: None,
+        };
+        let nobody = [
+            member("@bot:here.org", "join"),
+            member("@alice:there.org", "join"),
+            member("@bob:here.org", "leave"),
+            member("@carol:here.org", "invite"),
+        ];
+        assert!(!has_local_members(&nobody, &identity));
+        assert!(has_local_members(&[member("@bob:here.org", "join")], &identity));
+        assert_eq!(other_servers(&nobody, &identity), ["there.org"]);
+    }
 }

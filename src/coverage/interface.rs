@@ -44,8 +44,10 @@ pub struct Control {
 /// What the bot's own sync saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// The bot's membership or power in a room changed.
+    /// The bot's membership or power in a room may have changed, or what decides whether it is to be there.
     Room(RoomId),
+    /// The bot is in a room: news where it was not known to be.
+    Joined(RoomId),
     /// The bot was invited.
     Invited(RoomId),
 }

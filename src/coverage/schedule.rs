@@ -14,23 +14,25 @@ pub(super) struct Slot {
     pub is_urgent: bool,
 }
 
-/// How many visits may begin.
+/// A room to visit now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Due {
+    pub room: RoomId,
+    pub is_urgent: bool,
+}
+
+/// How many visits may begin: to urgent rooms and to others. Neither takes from what the other has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Free {
-    /// As long as the room is an urgent one.
-    pub for_urgent: usize,
-    /// Whatever the room is.
-    pub for_ordinary: usize,
+    pub urgent: usize,
+    pub ordinary: usize,
 }
 
 impl Free {
-    /// After so many more have begun.
-    pub(super) fn after(self, begun: usize) -> Self {
-        let Self { for_urgent, for_ordinary } = self;
-        Self {
-            for_urgent: for_urgent.saturating_sub(begun),
-            for_ordinary: for_ordinary.saturating_sub(begun),
-        }
+    /// One has begun.
+    pub(super) fn take(&mut self, is_urgent: bool) {
+        let number = if is_urgent { &mut self.urgent } else { &mut self.ordinary };
+        *number = number.saturating_sub(1);
     }
 }
 
@@ -61,19 +63,19 @@ impl Schedule {
 
     /// The earliest time at which a visit can begin.
     pub(super) fn next(&self, free: Free) -> Option<Instant> {
-        self.first(free).map(|(at, _)| *at).min()
+        let urgent = self.urgent.first().filter(|_| free.urgent > 0);
+        let ordinary = self.ordinary.first().filter(|_| free.ordinary > 0);
+        [urgent, ordinary].into_iter().flatten().map(|(at, _)| *at).min()
     }
 
     /// The room to visit at this time.
-    pub(super) fn first_due(&self, now: Instant, free: Free) -> Option<RoomId> {
-        self.first(free).find(|(at, _)| *at <= now).map(|(_, room)| room.clone())
-    }
-
-    /// Those that are first among the urgent and the ordinary rooms.
-    fn first(&self, free: Free) -> impl Iterator<Item = &(Instant, RoomId)> {
-        let urgent = self.urgent.first().filter(|_| free.for_urgent > 0);
-        let ordinary = self.ordinary.first().filter(|_| free.for_ordinary > 0);
-        [urgent, ordinary].into_iter().flatten()
+    pub(super) fn first_due(&self, now: Instant, free: Free) -> Option<Due> {
+        let first = |rooms: &BTreeSet<(Instant, RoomId)>, is_urgent| {
+            let (at, room) = rooms.first()?;
+            (*at <= now).then(|| Due { room: room.clone(), is_urgent })
+        };
+        let urgent = first(&self.urgent, true).filter(|_| free.urgent > 0);
+        urgent.or_else(|| first(&self.ordinary, false).filter(|_| free.ordinary > 0))
     }
 
     #[cfg(test)]

@@ -188,13 +188,12 @@ impl ActLog for Acts {
 }
 
 impl Presence for Acts {
-    fn look_at(&self, room: &RoomId, event_id: Option<&str>) {
-        // Coverage saw it when it looked at what it had done.
-        if event_id.is_some_and(|id| locked(&self.sent).contains_key(id)) {
-            return;
-        }
-        if let Some(hints) = &*locked(&self.hints) {
-            let _ = hints.send(Hint::Room(room.clone()));
+    fn told(&self, room: &RoomId, event: &Value) {
+        let is_known = |id: &str| locked(&self.sent).contains_key(id);
+        if let Some(hint) = hint(room, event, self.bot.as_str(), is_known)
+            && let Some(hints) = &*locked(&self.hints)
+        {
+            let _ = hints.send(hint);
         }
     }
 
@@ -221,6 +220,26 @@ impl Presence for Acts {
         (trace.at - EARLIER_MS..=trace.at + LATER_MS).contains(&at)
             && (favours(event, self.bot.as_str()) || trace.person.is_some_and(|person| moves(event, &person)))
     }
+}
+
+/// What an event means for coverage. The bot may have been invited, removed or demoted, or the room replaced; or somebody is
+/// invited again to what may be a chat that is to be left out: whoever was in a room before changes nothing in the list of
+/// rooms by coming back. An event that is known was seen by coverage when it looked at what it had done.
+fn hint(room: &RoomId, event: &Value, bot: &str, is_known: impl Fn(&str) -> bool) -> Option<Hint> {
+    let field = |name| event.get(name).and_then(Value::as_str);
+    let is_concerned = match (field("type"), field("state_key")) {
+        (Some("m.room.member"), Some(key)) => {
+            let membership = event.pointer("/content/membership").and_then(Value::as_str);
+            if key == bot && membership == Some("join") {
+                return Some(Hint::Joined(room.clone()));
+            }
+            let was_there = event.pointer("/unsigned/prev_content").is_some();
+            key == bot || (membership == Some("invite") && was_there)
+        }
+        (Some("m.room.power_levels" | "m.room.tombstone" | "m.space.child"), Some(_)) => true,
+        _ => false,
+    };
+    (is_concerned && !field("event_id").is_some_and(is_known)).then(|| Hint::Room(room.clone()))
 }
 
 /// Whether an event is about somebody's own place in the room.
@@ -259,11 +278,39 @@ fn favours(event: &Value, bot: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::{favours, moves};
+    use super::{favours, hint, moves};
+    use crate::{coverage::Hint, domain::RoomId};
 
     const BOT: &str = "@auditbot:example.org";
+
+    #[test]
+    fn coverage_is_told_where_its_bot_or_its_selection_may_be_concerned() {
+        let member = |user: &str, membership: &str, before: Value| {
+            let unsigned = if before.is_null() { json!({}) } else { json!({"prev_content": before}) };
+            let content = json!({"membership": membership});
+            json!({"type": "m.room.member", "state_key": user, "content": content, "unsigned": unsigned})
+        };
+        let room = RoomId::parse("!r:example.org").unwrap();
+        let (left, nothing) = (json!({"membership": "leave"}), Value::Null);
+        let (look, joined) = (Some(Hint::Room(room.clone())), Some(Hint::Joined(room.clone())));
+        let table = [
+            (member(BOT, "leave", nothing.clone()), &look),
+            (member(BOT, "join", nothing.clone()), &joined),
+            (member("@carol:example.org", "invite", left.clone()), &look),
+            (member("@carol:example.org", "invite", nothing), &None),
+            (member("@carol:example.org", "join", left), &None),
+            (json!({"type": "m.room.power_levels", "state_key": "", "content": {}}), &look),
+            (json!({"type": "m.room.power_levels", "content": {}}), &None),
+            (json!({"type": "m.room.power_levels", "state_key": "", "event_id": "$known"}), &None),
+            (json!({"type": "m.room.power_levels", "state_key": "", "event_id": "$new"}), &look),
+            (json!({"type": "m.room.message", "content": {"membership": "invite"}}), &None),
+        ];
+        for (event, expected) in table {
+            assert_eq!(hint(&room, &event, BOT, |id| id == "$known"), *expected, "{event}");
+        }
+    }
 
     #[test]
     fn only_what_favours_the_bot_can_be_its_own_doing() {

@@ -246,13 +246,14 @@ async fn tell(
     board: &Board,
     acts: &Acts,
 ) {
+    let mut hindered_until = Instant::now();
     loop {
         let state = states.borrow_and_update().clone();
         if state.is_complete {
             acts.ignore(&state.ignored).await;
         }
         let paused = instructions.borrow().coverage_paused;
-        let check = judge(&state, paused, *may_join.borrow(), Instant::now());
+        let check = judge(&state, paused, *may_join.borrow(), &mut hindered_until, Instant::now());
         board.set(|report| {
             report.rooms = state.totals.clone();
             report.rooms_covered = check;
@@ -267,7 +268,16 @@ async fn tell(
 }
 
 /// The condition `RoomsCovered`.
-fn judge(state: &CoverageState, paused: bool, may_join: bool, now: Instant) -> Check {
+fn judge(
+    state: &CoverageState,
+    paused: bool,
+    may_join: bool,
+    hindered_until: &mut Instant,
+    now: Instant,
+) -> Check {
+    if state.problem.is_some() || paused || !may_join {
+        *hindered_until = now;
+    }
     if let Some(problem) = &state.problem {
         return Check::failed(
             "CoverageFailing",
@@ -294,7 +304,7 @@ fn judge(state: &CoverageState, paused: bool, may_join: bool, now: Instant) -> C
             format!("some rooms are not covered ({}); see status.rooms", curable.join(", ")),
         );
     }
-    if state.oldest_pending.is_some_and(|since| now.duration_since(since) >= PATIENCE) {
+    if state.oldest_pending.is_some_and(|since| now.duration_since(since.max(*hindered_until)) >= PATIENCE) {
         return Check::failed(
             "Lagging",
             "some rooms have been uncovered for more than a minute; see status.rooms",
@@ -328,29 +338,38 @@ mod tests {
     fn a_room_may_be_uncovered_for_a_minute() {
         let start = Instant::now();
         let pending = CoverageState { oldest_pending: Some(start), ..state(1, 0) };
-        let after = |seconds| judge(&pending, false, true, start + Duration::from_secs(seconds));
-        assert_eq!(after(0).ok, Some(true));
-        assert_eq!(after(59).ok, Some(true));
-        assert_eq!(after(60).reason, "Lagging");
+        let mut hindered_until = start;
+        let mut after = |seconds, paused| {
+            judge(&pending, paused, true, &mut hindered_until, start + Duration::from_secs(seconds))
+        };
+        assert_eq!(after(0, false).ok, Some(true));
+        assert_eq!(after(59, false).ok, Some(true));
+        assert_eq!(after(60, false).reason, "Lagging");
+        assert_eq!(after(100, true).reason, "CoveragePaused");
+        assert_eq!(after(159, false).ok, Some(true), "the pause is nobody's delay");
+        assert_eq!(after(160, false).reason, "Lagging");
         // Where somebody makes rooms all the time there is always one.
         let another = CoverageState { oldest_pending: Some(start + PATIENCE), ..state(1, 0) };
-        assert_eq!(judge(&another, false, true, start + PATIENCE).ok, Some(true));
+        assert_eq!(judge(&another, false, true, &mut start.clone(), start + PATIENCE).ok, Some(true));
     }
 
     #[test]
     fn what_hinders_is_named() {
         let now = Instant::now();
-        let blocked = judge(&state(0, 2), false, true, now);
+        let judge = |state: &CoverageState, paused, may_join| {
+            super::judge(state, paused, may_join, &mut now.clone(), now)
+        };
+        let blocked = judge(&state(0, 2), false, true);
         assert_eq!((blocked.ok, blocked.message.contains("refused")), (Some(false), true));
         let mut dead = state(0, 0);
         dead.totals.blocked.insert("nobody_local", 1);
-        let dead = judge(&dead, false, true, now);
+        let dead = judge(&dead, false, true);
         assert_eq!((dead.ok, dead.message.contains("nobody_local")), (Some(true), true));
-        assert_eq!(judge(&state(0, 0), true, true, now).reason, "CoveragePaused");
-        assert_eq!(judge(&state(0, 0), false, false, now).reason, "IdentityBroken");
+        assert_eq!(judge(&state(0, 0), true, true).reason, "CoveragePaused");
+        assert_eq!(judge(&state(0, 0), false, false).reason, "IdentityBroken");
         let problem = Problem { category: "not_admin", message: "no admin".into() };
         let failing = CoverageState { problem: Some(problem), ..state(0, 0) };
-        assert_eq!(judge(&failing, false, true, now).ok, Some(false));
-        assert_eq!(judge(&CoverageState::default(), false, true, now).ok, None);
+        assert_eq!(judge(&failing, false, true).ok, Some(false));
+        assert_eq!(judge(&CoverageState::default(), false, true).ok, None);
     }
 }

@@ -41,8 +41,8 @@ pub trait Reporter: Send + Sync {
 pub trait Presence: Send + Sync {
     /// The bot was invited.
     fn invited(&self, room: &RoomId);
-    /// A room may need a look: this event in it changed the bot's membership or power.
-    fn look_at(&self, room: &RoomId, event_id: Option<&str>);
+    /// This happened in a room, or is so now.
+    fn told(&self, room: &RoomId, event: &serde_json::Value);
     /// Whether the selection leaves the room out, so that nothing of it is recorded but what the bot itself does there.
     fn ignores(&self, room: &RoomId) -> bool;
     /// Whether the homeserver sent this event in its sender's name because the bot asked for it.
@@ -56,7 +56,7 @@ pub struct NoPresence;
 impl Presence for NoPresence {
     fn invited(&self, _: &RoomId) {}
 
-    fn look_at(&self, _: &RoomId, _: Option<&str>) {}
+    fn told(&self, _: &RoomId, _: &serde_json::Value) {}
 
     fn ignores(&self, _: &RoomId) -> bool {
         false

@@ -85,6 +85,8 @@ mod worker_farewell;
 #[cfg(test)]
 mod worker_faults;
 #[cfg(test)]
+mod worker_hints;
+#[cfg(test)]
 mod worker_ignored;
 mod worker_keys;
 #[cfg(test)]

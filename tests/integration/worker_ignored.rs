@@ -23,7 +23,7 @@ pub(crate) struct LeftOut(pub(crate) Mutex<BTreeSet<RoomId>>);
 impl Presence for LeftOut {
     fn invited(&self, _: &RoomId) {}
 
-    fn look_at(&self, _: &RoomId, _: Option<&str>) {}
+    fn told(&self, _: &RoomId, _: &serde_json::Value) {}
 
     fn ignores(&self, room: &RoomId) -> bool {
         self.0.lock().unwrap().contains(room)

@@ -19,8 +19,8 @@ use crate::{
 
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 const LONGEST_DELAY: Duration = Duration::from_mins(10);
-/// A room without power levels is being made, as a rule, which takes a busy homeserver a few seconds: it is looked at again so
-/// many times, before others, until it counts as blocked and the delay grows.
+/// Making a room takes a busy homeserver a few seconds: a new one that looks unfinished is looked at again so many times, before
+/// others, until it counts as blocked and the delay grows.
 const QUICK_LOOKS: u32 = 12;
 /// After acting, a room is looked at again: two bots that act at the same moment can undo each
 /// other's power or mark, and neither is told.
@@ -49,9 +49,12 @@ pub(in crate::coverage) struct Entry {
     seen_state_events: Option<u64>,
     pub memory: Memory,
     pub state: State,
+    /// It was not there when the rooms were listed before, and may still be being made.
+    is_new: bool,
     /// Since when it is [`State::Pending`], if it is.
     pub pending_since: Option<Instant>,
-    in_flight: bool,
+    /// What the visit that is under way was wanted for.
+    under_way: Option<Want>,
     want: Want,
     not_before: Instant,
     recheck_at: Instant,
@@ -106,8 +109,9 @@ impl Entry {
             seen_state_events: None,
             memory: Memory::default(),
             state: State::Pending,
+            is_new,
             pending_since: Some(now),
-            in_flight: false,
+            under_way: None,
             want: if is_new { Want::VisitFirst } else { Want::Visit },
             not_before: now,
             recheck_at: now,
@@ -122,7 +126,7 @@ impl Entry {
     }
 
     pub(super) fn is_in_flight(&self) -> bool {
-        self.in_flight
+        self.under_way.is_some()
     }
 
     /// Something happened in it.
@@ -146,15 +150,14 @@ impl Entry {
             // A look without an occasion starts afresh.
             self.memory.repeated = None;
         }
-        self.in_flight = true;
-        self.want = Want::Nothing;
+        self.under_way = Some(std::mem::replace(&mut self.want, Want::Nothing));
     }
 
     /// A visit ended without a result.
     pub(super) fn abandoned(&mut self, now: Instant) {
-        self.in_flight = false;
+        let wanted = self.under_way.take().unwrap_or(Want::Visit);
         self.failures += 1;
-        self.want = self.want.max(Want::Visit);
+        self.want = self.want.max(wanted).max(Want::Visit);
         self.not_before = now + delay(self.failures);
     }
 
@@ -242,7 +245,7 @@ impl Entry {
         // The look that follows every act comes late where there is much to do.
         let has_settled = (self.repairs == 0 || self.repaired_at + SETTLING <= now) && now < self.recheck_at;
         let is_well = self.state == State::Covered && self.standing.is_joined && !self.standing.is_excluded;
-        let is_idle = self.want == Want::Nothing && !self.in_flight && !is_open;
+        let is_idle = self.want == Want::Nothing && !self.is_in_flight() && !is_open;
         let rests = is_well && is_idle && has_settled && !self.is_believed;
         self.end = End::Closed(rests.then(|| self.mark(wishes)));
     }
@@ -261,7 +264,7 @@ impl Entry {
     pub(super) fn slot(&self) -> Option<Slot> {
         let rests = self.want == Want::Nothing;
         let at = if rests { self.recheck_at.max(self.not_before) } else { self.not_before };
-        (!self.in_flight).then_some(Slot { at, is_urgent: self.want == Want::VisitFirst })
+        (!self.is_in_flight()).then_some(Slot { at, is_urgent: self.want == Want::VisitFirst })
     }
 
     pub(super) fn renew(&mut self, listing: RoomListing, is_joined: bool, now: Instant) {
@@ -287,15 +290,15 @@ impl Entry {
     }
 
     pub(super) fn visited(&mut self, visit: Visit, now: Instant, recheck: Duration) {
-        self.in_flight = false;
+        let wanted = self.under_way.take().unwrap_or(Want::Visit);
         self.is_believed = false;
         self.memory = visit.memory;
-        let is_being_made =
-            visit.state == State::Blocked(Obstacle::PowerLevelsMissing) && self.failures < QUICK_LOOKS;
+        let is_being_made = self.is_new && self.failures < QUICK_LOOKS && is_unfinished(visit.state);
         if is_being_made {
             self.state = State::Pending;
         } else if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
             self.state = visit.state;
+            self.is_new = false;
         }
         let is_pending = self.state == State::Pending;
         self.pending_since = is_pending.then(|| self.pending_since.unwrap_or(now));
@@ -311,11 +314,11 @@ impl Entry {
         self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
         self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
         let again = match (&visit.error, self.state) {
-            (Some(error), _) => Some((Want::Visit, wait(error, self.failures))),
+            (Some(error), _) => Some((wanted.max(Want::Visit), wait(error, self.failures))),
             // Soon there will be power levels, and somebody waits for the bot.
             (None, _) if is_being_made => Some((Want::VisitFirst, FIRST_DELAY)),
             (None, State::Blocked(Obstacle::PowerLevelsMissing)) => {
-                Some((Want::Visit, delay(self.failures - QUICK_LOOKS)))
+                Some((Want::Visit, delay(self.failures.saturating_sub(QUICK_LOOKS))))
             }
             (None, State::Pending) if visit.acted > 0 => Some((Want::Visit, delay(self.failures))),
             (None, _) => None,
@@ -328,6 +331,11 @@ impl Entry {
             self.failures = 0;
         }
     }
+}
+
+/// Whether a room looks so while it is being made: nobody has joined it yet, or it has no power levels yet.
+fn is_unfinished(state: State) -> bool {
+    matches!(state, State::Blocked(Obstacle::PowerLevelsMissing | Obstacle::NobodyLocal))
 }
 
 /// `failures`: before this one.

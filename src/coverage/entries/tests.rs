@@ -1,5 +1,7 @@
 //! Schedule and totals, against a count of everything.
 
+mod urgency;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -52,7 +54,7 @@ fn visit(state: State, acted: u32, fails: bool) -> Visit {
     let memory = Memory { is_greeted: acted > 0, was_functional_member: fails, ..Memory::default() };
     let is_excluded = matches!(state, State::Excluded(_));
     let standing = (!fails).then_some(Standing { is_joined: acted > 0, is_excluded });
-    Visit { state, memory, acted, standing, state_events: None, slowest: Duration::ZERO, error }
+    Visit { state, memory, acted, standing, state_events: None, slowest: None, error }
 }
 
 #[derive(Debug, Clone)]
@@ -137,7 +139,7 @@ proptest! {
             let slots = entries.rooms.values().filter_map(Entry::slot);
             prop_assert_eq!(slots.clone().count(), entries.schedule.len());
             prop_assert_eq!(slots.clone().map(|slot| slot.at).min(), entries.next_due(free(1)));
-            let busy = Free { for_urgent: 1, for_ordinary: 0 };
+            let busy = Free { urgent: 1, ordinary: 0 };
             let urgent = slots.filter(|slot| slot.is_urgent);
             prop_assert_eq!(urgent.map(|slot| slot.at).min(), entries.next_due(busy));
             let is_right = |entry: &Entry| (entry.state == State::Pending) == entry.pending_since.is_some();
@@ -216,19 +218,6 @@ fn a_note_is_written_when_something_changes_and_not_before() {
 }
 
 #[test]
-fn while_the_homeserver_is_busy_only_those_are_visited_that_somebody_waits_for() {
-    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
-    let listings = (0..5).map(|number| listing(number, 1)).collect();
-    refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
-    entries.hint(&room(2), now);
-    entries.hint(&room(4), now);
-    let busy = |for_urgent| Free { for_urgent, for_ordinary: 0 };
-    assert_eq!(entries.take_due(now, busy(1)), [room(2)]);
-    assert_eq!(entries.take_due(now, busy(3)), [room(4)]);
-    assert_eq!(entries.take_due(now, Free { for_urgent: 4, for_ordinary: 2 }), [room(0), room(1)]);
-}
-
-#[test]
 fn rooms_that_are_made_meanwhile_do_not_keep_it_from_having_judged_all() {
     let (mut entries, start) = (Entries::new(Duration::from_mins(10)), Instant::now());
     assert!(!entries.are_judged());
@@ -245,39 +234,7 @@ fn rooms_that_are_made_meanwhile_do_not_keep_it_from_having_judged_all() {
 
 /// So many visits, to whatever room.
 fn free(visits: usize) -> Free {
-    Free { for_urgent: visits, for_ordinary: visits }
-}
-
-#[test]
-fn a_new_room_does_not_wait_for_those_that_were_there() {
-    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
-    for rooms in [5, 6] {
-        let listings = (0..rooms).map(|number| listing(number, 1)).collect();
-        refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
-    }
-    let due = entries.take_due(now, free(1));
-    assert_eq!(due, [room(5)]);
-}
-
-#[test]
-fn a_room_that_is_being_made_is_looked_at_often_and_before_others() {
-    let (mut entries, start) = (Entries::new(Duration::from_mins(10)), Instant::now());
-    // So many that there is always one that waits.
-    let listings = (0..100).map(|number| listing(number, 1)).collect();
-    refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), start);
-    entries.discover(vec![listing(200, 1)], start);
-    let mut looks = Vec::new();
-    for tenth in 0..100 {
-        let now = start + Duration::from_millis(tenth * 100);
-        let due = entries.take_due(now, free(1));
-        if due == [room(200)] {
-            looks.push(tenth);
-            let missing = State::Blocked(Obstacle::PowerLevelsMissing);
-            entries.visited(&room(200), visit(missing, 0, false), now);
-            assert_eq!(entries.totals().blocked.is_empty(), looks.len() < 13, "it is not made yet");
-        }
-    }
-    assert_eq!(looks, [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36], "then it waits like the others");
+    Free { urgent: visits, ordinary: visits }
 }
 
 #[test]

@@ -124,7 +124,7 @@ pub struct Identity {
 
 impl Identity {
     /// Whether this is a user of this server.
-    pub(super) fn is_local(&self, user: &str) -> bool {
+    pub(in crate::coverage) fn is_local(&self, user: &str) -> bool {
         UserId::parse(user).is_ok_and(|user| user.is_local_to(&self.server))
     }
 }

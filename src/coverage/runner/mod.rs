@@ -30,6 +30,7 @@ use super::{
     pace::Pacer,
     planner::Identity,
     puppet::Puppet,
+    schedule::{Due, Free},
 };
 use crate::{
     domain::{
@@ -121,7 +122,7 @@ struct Work {
     cancel: CancellationToken,
     entries: Entries,
     jobs: JoinSet<Visit>,
-    rooms_of_jobs: HashMap<tokio::task::Id, RoomId>,
+    rooms_of_jobs: HashMap<tokio::task::Id, Due>,
     /// Invitations to rooms that are not listed, with the time from which that is believed and the
     /// number of attempts to answer them.
     unlisted: HashMap<RoomId, (Instant, u32)>,
@@ -204,8 +205,7 @@ impl Work {
     }
 
     fn next_wake(&self) -> Instant {
-        let free = self.slots.free(self.jobs.len());
-        let due = self.entries.next_due(free).filter(|_| self.problem.is_none());
+        let due = self.entries.next_due(self.free()).filter(|_| self.problem.is_none());
         let due = due.map(|due| due.max(self.quiet_until));
         let write = self.scribe.free_at().filter(|_| self.entries.has_changes());
         [due, write].into_iter().flatten().fold(self.next_look(), Instant::min)
@@ -219,6 +219,11 @@ impl Work {
         }
     }
 
+    fn free(&self) -> Free {
+        let urgent = self.rooms_of_jobs.values().filter(|due| due.is_urgent).count();
+        self.slots.free(urgent, self.rooms_of_jobs.len() - urgent)
+    }
+
     fn wishes_changed(&mut self) {
         self.wishes = self.control.borrow().selection.mark(&self.context.identity.bot);
         self.excluded_until = Instant::now();
@@ -228,8 +233,11 @@ impl Work {
 
     fn hint(&mut self, hint: &Hint) {
         let now = Instant::now();
-        let (Hint::Room(room) | Hint::Invited(room)) = hint;
-        let is_listed = self.entries.hint(room, now);
+        let (Hint::Room(room) | Hint::Joined(room) | Hint::Invited(room)) = hint;
+        let is_listed = match hint {
+            Hint::Joined(_) => self.entries.joined(room, now),
+            Hint::Room(_) | Hint::Invited(_) => self.entries.hint(room, now),
+        };
         if !self.entries.are_listed() {
             self.early.insert(room.clone());
         }
@@ -244,13 +252,13 @@ impl Work {
             return;
         }
         self.dispatch_unlisted(now);
-        for room in self.entries.take_due(now, self.slots.free(self.jobs.len())) {
-            let Some(entry) = self.entries.get(&room) else { continue };
+        for due in self.entries.take_due(now, self.free()) {
+            let Some(entry) = self.entries.get(&due.room) else { continue };
             let listing = entry.listing.clone();
             let memory: Memory = entry.memory.clone();
             let around = Surroundings {
                 is_joined: entry.standing.is_joined,
-                in_excluded_space: self.excluded.contains(&room),
+                in_excluded_space: self.excluded.contains(&due.room),
                 now_ms: self.context.clock.now().as_millisecond(),
                 ..Surroundings::default()
             };
@@ -265,7 +273,7 @@ impl Work {
                 context.visit(errand, memory).await
             };
             let job = self.jobs.spawn(visit.in_current_span());
-            self.rooms_of_jobs.insert(job.id(), room);
+            self.rooms_of_jobs.insert(job.id(), due);
         }
     }
 
@@ -274,10 +282,11 @@ impl Work {
         if self.control.borrow().paused {
             return;
         }
+        let mut free = self.free();
         let entries = &self.entries;
         self.unlisted.retain(|room, (_, attempts)| entries.get(room).is_none() && *attempts < 5);
         for (room, (at, attempts)) in &mut self.unlisted {
-            if *at > now || self.slots.free(self.jobs.len()).for_urgent == 0 {
+            if *at > now || free.urgent == 0 {
                 continue;
             }
             *attempts += 1;
@@ -288,7 +297,8 @@ impl Work {
                 context.answer_unlisted(&invited, &selection).await
             };
             let job = self.jobs.spawn(answer.in_current_span());
-            self.rooms_of_jobs.insert(job.id(), room.clone());
+            free.take(true);
+            self.rooms_of_jobs.insert(job.id(), Due { room: room.clone(), is_urgent: true });
         }
     }
 
@@ -296,15 +306,17 @@ impl Work {
         let now = Instant::now();
         match ended {
             Ok((id, visit)) => {
-                let Some(room) = self.rooms_of_jobs.remove(&id) else { return };
+                let Some(Due { room, .. }) = self.rooms_of_jobs.remove(&id) else { return };
                 self.note(&room, &visit, now);
-                self.slots.answered_in(visit.slowest, now);
+                if let Some(took) = visit.slowest {
+                    self.slots.answered_in(took, now);
+                }
                 if self.entries.visited(&room, visit, now) {
                     self.pacer.settled(now);
                 }
             }
             Err(error) => {
-                let Some(room) = self.rooms_of_jobs.remove(&error.id()) else { return };
+                let Some(Due { room, .. }) = self.rooms_of_jobs.remove(&error.id()) else { return };
                 tracing::error!(%room, error = %error, "visit to a room ended without a result");
                 self.entries.abandoned(&room, now);
             }

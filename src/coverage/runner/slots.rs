@@ -1,5 +1,5 @@
 //! How many rooms are visited at once: fewer while the homeserver is slow, since its users wait too. Rooms that somebody waits
-//! for, which are as many as its users make, do not wait for that.
+//! for have slots of their own and do not wait for that: there are as many as its users make.
 
 use tokio::time::{Duration, Instant};
 
@@ -23,12 +23,9 @@ impl Slots {
         Self { most, number: most, changed_at: now }
     }
 
-    /// How many more visits may begin while so many are under way.
-    pub(super) fn free(&self, under_way: usize) -> Free {
-        Free {
-            for_urgent: self.most.saturating_sub(under_way),
-            for_ordinary: self.number.saturating_sub(under_way),
-        }
+    /// How many more visits may begin while so many to urgent rooms and to others are under way.
+    pub(super) fn free(&self, urgent: usize, ordinary: usize) -> Free {
+        Free { urgent: self.most.saturating_sub(urgent), ordinary: self.number.saturating_sub(ordinary) }
     }
 
     /// The homeserver answered.
@@ -56,8 +53,8 @@ mod tests {
         let mut slots = Slots::new(4, start);
         let mut after = |took, second| {
             slots.answered_in(took, at(second));
-            assert_eq!(slots.free(3).for_urgent, 1);
-            slots.free(0).for_ordinary
+            assert_eq!(slots.free(3, 9), Free { urgent: 1, ordinary: 0 });
+            slots.free(9, 0).ordinary
         };
         assert_eq!(after(slow, 1), 4, "of before");
         assert_eq!(after(slow, 2), 2);

@@ -25,9 +25,9 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 /// Why an event is told now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
-    /// It has just happened, or since the last answer.
+    /// It has just happened, or since the last answer, or is so now.
     New,
-    /// It happened before the bot came.
+    /// It is history to the bot, which was told how the room is when it came.
     Before,
     /// It was told before, and its key came only now.
     Late,
@@ -80,9 +80,8 @@ impl<'a> Collector<'a> {
         let ours = room.as_ref().is_some_and(|room| self.presence.is_ours(room, &event));
         if let Some(room) = &room
             && arrival == Arrival::New
-            && concerns_presence(&event, self.bot.as_str())
         {
-            self.presence.look_at(room, received.event_id.as_deref());
+            self.presence.told(room, &event);
         }
         let concerns_bot = ours || self.names_bot(&event);
         let is_ignored = room.as_ref().is_some_and(|room| self.presence.ignores(room));
@@ -159,54 +158,5 @@ impl<'a> Collector<'a> {
         let bot = self.bot.as_str();
         let field = |name| event.get(name).and_then(serde_json::Value::as_str);
         field("sender") == Some(bot) || field("state_key") == Some(bot)
-    }
-}
-
-/// The bot may have been invited, removed or demoted, or the room replaced; or somebody is invited again to what may be a
-/// chat that is to be left out: whoever was in a room before changes nothing in the list of rooms by coming back.
-fn concerns_presence(event: &serde_json::Value, bot: &str) -> bool {
-    let field = |name| event.get(name).and_then(serde_json::Value::as_str);
-    match (field("type"), field("state_key")) {
-        (Some("m.room.member"), Some(key)) => {
-            let is_invited =
-                event.pointer("/content/membership").is_some_and(|membership| membership == "invite");
-            let was_there = event.pointer("/unsigned/prev_content").is_some();
-            // Whoever joined as the bot was told so by the homeserver.
-            let is_joined =
-                event.pointer("/content/membership").is_some_and(|membership| membership == "join");
-            if key == bot { !is_joined } else { is_invited && was_there }
-        }
-        (Some("m.room.power_levels" | "m.room.tombstone" | "m.space.child"), Some(_)) => true,
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::concerns_presence;
-
-    #[test]
-    fn coverage_looks_where_its_bot_or_its_selection_may_be_concerned() {
-        let member = |user: &str, membership: &str, before: Value| {
-            let unsigned = if before.is_null() { json!({}) } else { json!({"prev_content": before}) };
-            let content = json!({"membership": membership});
-            json!({"type": "m.room.member", "state_key": user, "content": content, "unsigned": unsigned})
-        };
-        let (left, nothing) = (json!({"membership": "leave"}), Value::Null);
-        let table = [
-            (member("@bot:here.org", "leave", nothing.clone()), true),
-            (member("@bot:here.org", "join", nothing.clone()), false),
-            (member("@carol:here.org", "invite", left.clone()), true),
-            (member("@carol:here.org", "invite", nothing), false),
-            (member("@carol:here.org", "join", left), false),
-            (json!({"type": "m.room.power_levels", "state_key": "", "content": {}}), true),
-            (json!({"type": "m.room.power_levels", "content": {}}), false),
-            (json!({"type": "m.room.message", "content": {"membership": "invite"}}), false),
-        ];
-        for (event, concerns) in table {
-            assert_eq!(concerns_presence(&event, "@bot:here.org"), concerns, "{event}");
-        }
     }
 }

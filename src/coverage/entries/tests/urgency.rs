@@ -1,0 +1,102 @@
+//! Which rooms are visited before others.
+
+use super::*;
+
+#[test]
+fn rooms_that_somebody_waits_for_have_visits_of_their_own() {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    let listings = (0..5).map(|number| listing(number, 1)).collect();
+    refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
+    entries.hint(&room(2), now);
+    entries.hint(&room(4), now);
+    let mut visits = |urgent, ordinary| {
+        let taken = entries.take_due(now, Free { urgent, ordinary });
+        taken.into_iter().map(|due| due.room).collect::<Vec<_>>()
+    };
+    assert_eq!(visits(1, 0), [room(2)]);
+    assert_eq!(visits(3, 0), [room(4)]);
+    assert_eq!(visits(0, 2), [room(0), room(1)], "and others beside them");
+}
+
+#[test]
+fn a_new_room_does_not_wait_for_those_that_were_there() {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    for rooms in [5, 6] {
+        let listings = (0..rooms).map(|number| listing(number, 1)).collect();
+        refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
+    }
+    let due = entries.take_due(now, free(1));
+    assert_eq!(due[0], Due { room: room(5), is_urgent: true });
+}
+
+/// In which tenths of a second a room is looked at that stays unfinished for ten seconds, beside so many others that there is
+/// always one that waits.
+fn looks_at_unfinished(unfinished: Obstacle, is_new: bool) -> Vec<u64> {
+    let (mut entries, start) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    let mut listings: Vec<_> = (0..100).map(|number| listing(number, 1)).collect();
+    let wanted = listing(200, 1);
+    if !is_new {
+        listings.push(wanted.clone());
+    }
+    refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), start);
+    entries.discover(vec![wanted], start);
+    let mut looks = Vec::new();
+    for tenth in 0..100 {
+        let now = start + Duration::from_millis(tenth * 100);
+        for due in entries.take_due(now, free(1)) {
+            if due.room == room(200) {
+                looks.push(tenth);
+                entries.visited(&room(200), visit(State::Blocked(unfinished), 0, false), now);
+                let is_blocked = !entries.totals().blocked.is_empty();
+                assert_eq!(is_blocked, !is_new || looks.len() > 12, "a new one is not made yet");
+            }
+        }
+    }
+    looks
+}
+
+#[test]
+fn a_room_that_is_being_made_is_looked_at_often_and_before_others() {
+    for unfinished in [Obstacle::PowerLevelsMissing, Obstacle::NobodyLocal] {
+        let looks = looks_at_unfinished(unfinished, true);
+        assert_eq!(looks[..13], [0, 3, 6, 9, 12, 15, 18, 21, 24, 27, 30, 33, 36], "{unfinished:?}");
+    }
+    assert_eq!(looks_at_unfinished(Obstacle::NobodyLocal, true).len(), 13, "then it waits for news");
+    assert_eq!(looks_at_unfinished(Obstacle::NobodyLocal, false).len(), 1, "it was left by everybody");
+}
+
+#[test]
+fn that_the_bot_is_in_a_room_is_news_only_where_nobody_knew() {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
+    let mut looks = |look: Visit| {
+        entries.take_due(now, free(1));
+        entries.visited(&room(1), look, now);
+        assert!(entries.joined(&room(1), now), "it is listed");
+        entries.next_due(Free { urgent: 1, ordinary: 0 }).is_some()
+    };
+    assert!(!looks(in_it(visit(State::Covered, 1, false))), "it came in by itself");
+    let outside = Standing { is_joined: false, is_excluded: true };
+    let left_out = visit(State::Excluded(Exclusion::Denied), 0, false);
+    assert!(looks(Visit { standing: Some(outside), ..left_out }), "a person did");
+}
+
+#[test]
+fn whoever_waits_for_a_room_waits_also_after_a_failure() {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
+    let urgent = Free { urgent: 1, ordinary: 0 };
+    entries.take_due(now, free(1));
+    entries.visited(&room(1), visit(State::Pending, 0, true), now);
+    assert_eq!(entries.next_due(urgent), None);
+    entries.hint(&room(1), now);
+    for ended in 0..2 {
+        let now = now + Duration::from_mins(1 + ended);
+        assert_eq!(entries.take_due(now, urgent).len(), 1);
+        match ended {
+            0 => drop(entries.visited(&room(1), visit(State::Pending, 0, true), now)),
+            _ => entries.abandoned(&room(1), now),
+        }
+        assert!(entries.next_due(urgent).is_some());
+    }
+}
