@@ -257,10 +257,11 @@ async fn many_rooms(has_module: bool) {
     let mut tenant = Tenant::with_rooms(prefix, existing, has_module).await;
     let person = tenant.synapse.register("newcomer");
     let caller = Caller::new(&tenant.synapse, &person.access_token);
-    // What was done in the last rooms is looked at once more.
     tokio::time::sleep(Duration::from_mins(1)).await;
     println!("== {existing} rooms at rest: {}", at_rest(&tenant).await);
     for (pace, new) in paces {
+        // What was done last is looked at once more.
+        tokio::time::sleep(Duration::from_secs(10)).await;
         let before = tenant.proxy.requests();
         let (made, busy) = make_rooms(&tenant.synapse, &caller, new, pace).await;
         let waited = waited(&tenant, &made).await;

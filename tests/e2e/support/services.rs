@@ -4,7 +4,7 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::OnceLock,
+    sync::Mutex,
 };
 
 use serde_json::Value;
@@ -60,7 +60,7 @@ pub struct Synapse {
     pub pod_names: Vec<String>,
     pub registration_shared_secret: String,
     /// A server admin's access token, once somebody needed it: asking for it starts a process.
-    known_token: OnceLock<String>,
+    known_token: Mutex<Option<String>>,
 }
 
 /// An account of a test's person.
@@ -99,7 +99,7 @@ impl Synapse {
             pod_public_url: text(&value, "pod_public_url"),
             pod_names: serde_json::from_value(value["pod_names"].clone()).unwrap(),
             registration_shared_secret: text(&value, "registration_shared_secret"),
-            known_token: OnceLock::new(),
+            known_token: Mutex::default(),
         }
     }
 
@@ -128,13 +128,17 @@ impl Synapse {
 
     /// One request to the homeserver as a server admin; status and body.
     pub async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
-        let known = self.known_token.get_or_init(|| self.admin_token());
-        let (status, answer) = self.request(method, path, known, body.clone()).await;
-        // A test may have ended that session.
-        if status == 401 {
-            return self.request(method, path, &self.admin_token(), body).await;
+        let known = self.known_token.lock().unwrap().clone();
+        if let Some(token) = known {
+            let (status, answer) = self.request(method, path, &token, body.clone()).await;
+            // A test may have ended that session.
+            if status != 401 {
+                return (status, answer);
+            }
         }
-        (status, answer)
+        let token = self.admin_token();
+        self.known_token.lock().unwrap().replace(token.clone());
+        self.request(method, path, &token, body).await
     }
 
     /// One request with any token; status and body.
