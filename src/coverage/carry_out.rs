@@ -176,7 +176,7 @@ impl Context {
             }
             let started = Instant::now();
             let result = self.perform(&facts.room_id, &step, &act).await;
-            if is_answered_here(&step) {
+            if is_answered_here(&step, &facts) {
                 visit.slowest = visit.slowest.max(Some(started.elapsed()));
             }
             visit.acted += 1;
@@ -358,10 +358,10 @@ fn is_written_from(plan: &Plan) -> bool {
 }
 
 /// Whether the time that the step takes is this homeserver's: not other servers', nor that of signing a person in.
-fn is_answered_here(step: &Step) -> bool {
+fn is_answered_here(step: &Step, facts: &RoomFacts) -> bool {
     match step {
         Step::MakeAdmin { .. } => true,
-        Step::Join { via } => via.is_empty(),
+        Step::Join { .. } => facts.has_local_members,
         _ => false,
     }
 }

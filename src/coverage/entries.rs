@@ -181,17 +181,14 @@ impl Entries {
         self.listed_at.is_some_and(|listed| self.oldest_pending().is_none_or(|since| since > listed))
     }
 
-    /// Makes a room due now, whatever it waits for.
-    pub(super) fn hint(&mut self, room: &RoomId, now: Instant) -> bool {
-        self.change(room, |entry| entry.hinted(now)).is_some()
+    /// Makes a room due now, whatever it waits for; whether there is such a room.
+    pub(super) fn hint(&mut self, room: &RoomId, is_urgent: bool, now: Instant) -> bool {
+        self.change(room, |entry| entry.hinted(is_urgent, now)).is_some()
     }
 
     /// The bot is in a room. Where it has come in by itself that is no news; a person may have joined who is signed in as it.
     pub(super) fn joined(&mut self, room: &RoomId, now: Instant) -> bool {
-        match self.get(room) {
-            Some(entry) if entry.standing.is_joined => true,
-            _ => self.hint(room, now),
-        }
+        self.change(room, |entry| entry.joined(now)).is_some()
     }
 
     /// Makes every room due: the wishes changed.

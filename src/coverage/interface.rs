@@ -17,7 +17,8 @@ pub struct RunnerSettings {
     pub poll: Duration,
     /// A room without any sign of change is looked at again after this.
     pub recheck: Duration,
-    /// Rooms visited at once. More than a few gain nothing: Synapse handles them one after another.
+    /// Rooms visited at once, and as many beside them that somebody waits for. More than a few gain nothing: Synapse handles
+    /// them one after another.
     pub concurrency: usize,
 }
 
@@ -44,8 +45,10 @@ pub struct Control {
 /// What the bot's own sync saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hint {
-    /// The bot's membership or power in a room may have changed, or what decides whether it is to be there.
+    /// The bot lost its place or its power in a room, or may have to record nothing of it any more: at once.
     Room(RoomId),
+    /// Something else changed that decides what the bot is to do in a room.
+    Changed(RoomId),
     /// The bot is in a room: news where it was not known to be.
     Joined(RoomId),
     /// The bot was invited.

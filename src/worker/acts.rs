@@ -24,7 +24,10 @@ use super::{
     records,
 };
 use crate::{
-    coverage::{Act, ActLog, ActLogError, ActOutcome, Hint, planner::StepKind},
+    coverage::{
+        Act, ActLog, ActLogError, ActOutcome, Hint,
+        planner::{FULL_POWER, StepKind},
+    },
     domain::{BotName, RoomId, UserId},
     store::Batch,
 };
@@ -222,24 +225,31 @@ impl Presence for Acts {
     }
 }
 
-/// What an event means for coverage. The bot may have been invited, removed or demoted, or the room replaced; or somebody is
-/// invited again to what may be a chat that is to be left out: whoever was in a room before changes nothing in the list of
-/// rooms by coming back. An event that is known was seen by coverage when it looked at what it had done.
+/// What an event means for coverage. The bot may have been invited, removed or demoted; or somebody is invited again to what may
+/// be a chat that is to be left out: whoever was in a room before changes nothing in the list of rooms by coming back. Less
+/// urgent is that the room was replaced, or somebody else's power. An event that is known was seen by coverage when it looked
+/// at what it had done.
 fn hint(room: &RoomId, event: &Value, bot: &str, is_known: impl Fn(&str) -> bool) -> Option<Hint> {
     let field = |name| event.get(name).and_then(Value::as_str);
-    let is_concerned = match (field("type"), field("state_key")) {
+    let hint = match (field("type"), field("state_key")) {
         (Some("m.room.member"), Some(key)) => {
             let membership = event.pointer("/content/membership").and_then(Value::as_str);
-            if key == bot && membership == Some("join") {
-                return Some(Hint::Joined(room.clone()));
-            }
             let was_there = event.pointer("/unsigned/prev_content").is_some();
-            key == bot || (membership == Some("invite") && was_there)
+            match membership {
+                Some("join") if key == bot => Hint::Joined,
+                _ if key == bot => Hint::Room,
+                Some("invite") if was_there => Hint::Room,
+                _ => return None,
+            }
         }
-        (Some("m.room.power_levels" | "m.room.tombstone" | "m.space.child"), Some(_)) => true,
-        _ => false,
+        (Some("m.room.power_levels"), Some("")) => {
+            let power = event.get("content").and_then(|content| content.get("users")?.get(bot)?.as_i64());
+            if power.is_some_and(|power| power >= FULL_POWER) { Hint::Changed } else { Hint::Room }
+        }
+        (Some("m.room.tombstone" | "m.space.child"), Some(_)) => Hint::Changed,
+        _ => return None,
     };
-    (is_concerned && !field("event_id").is_some_and(is_known)).then(|| Hint::Room(room.clone()))
+    (!field("event_id").is_some_and(is_known)).then(|| hint(room.clone()))
 }
 
 /// Whether an event is about somebody's own place in the room.
@@ -294,7 +304,12 @@ mod tests {
         };
         let room = RoomId::parse("!r:example.org").unwrap();
         let (left, nothing) = (json!({"membership": "leave"}), Value::Null);
-        let (look, joined) = (Some(Hint::Room(room.clone())), Some(Hint::Joined(room.clone())));
+        let (look, changed, joined) = (
+            Some(Hint::Room(room.clone())),
+            Some(Hint::Changed(room.clone())),
+            Some(Hint::Joined(room.clone())),
+        );
+        let power = |level: i64| json!({"type": "m.room.power_levels", "state_key": "", "content": {"users": {BOT: level}}});
         let table = [
             (member(BOT, "leave", nothing.clone()), &look),
             (member(BOT, "join", nothing.clone()), &joined),
@@ -302,6 +317,9 @@ mod tests {
             (member("@carol:example.org", "invite", nothing), &None),
             (member("@carol:example.org", "join", left), &None),
             (json!({"type": "m.room.power_levels", "state_key": "", "content": {}}), &look),
+            (power(99), &look),
+            (power(100), &changed),
+            (json!({"type": "m.space.child", "state_key": "!other:example.org", "content": {}}), &changed),
             (json!({"type": "m.room.power_levels", "content": {}}), &None),
             (json!({"type": "m.room.power_levels", "state_key": "", "event_id": "$known"}), &None),
             (json!({"type": "m.room.power_levels", "state_key": "", "event_id": "$new"}), &look),

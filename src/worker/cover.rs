@@ -275,7 +275,7 @@ fn judge(
     hindered_until: &mut Instant,
     now: Instant,
 ) -> Check {
-    if state.problem.is_some() || paused || !may_join {
+    if paused || !may_join {
         *hindered_until = now;
     }
     if let Some(problem) = &state.problem {

@@ -43,6 +43,9 @@ pub(crate) enum Entry {
     Outcome(String, ActOutcome),
 }
 
+/// Something that happens in a room.
+pub(crate) type Meanwhile = Box<dyn Fn(&RoomId) + Send>;
+
 /// Remembers what it was told; refuses while told to.
 #[derive(Default)]
 pub(crate) struct Log {
@@ -52,6 +55,8 @@ pub(crate) struct Log {
     notes: Mutex<usize>,
     is_closed: Mutex<bool>,
     pub(crate) refuses: Mutex<bool>,
+    /// What happens in a room after each act there, before the loop goes on.
+    pub(crate) meanwhile: Mutex<Option<Meanwhile>>,
 }
 
 #[async_trait]
@@ -69,6 +74,9 @@ impl ActLog for Log {
 
     async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
         self.entries.lock().unwrap().push(Entry::Outcome(act.id.clone(), outcome.clone()));
+        if let Some(meanwhile) = &*self.meanwhile.lock().unwrap() {
+            meanwhile(&act.room_id);
+        }
         Ok(())
     }
 

@@ -22,6 +22,8 @@ const LONGEST_DELAY: Duration = Duration::from_mins(10);
 /// Making a room takes a busy homeserver a few seconds: a new one that looks unfinished is looked at again so many times, before
 /// others, until it counts as blocked and the delay grows.
 const QUICK_LOOKS: u32 = 12;
+/// A visit that fails more often than this in a row is nothing that somebody waits for.
+const URGENT_FAILURES: u32 = 5;
 /// After acting, a room is looked at again: two bots that act at the same moment can undo each
 /// other's power or mark, and neither is told.
 const SETTLING: Duration = Duration::from_secs(5);
@@ -29,14 +31,24 @@ const SETTLING: Duration = Duration::from_secs(5);
 const FREE_REPAIRS: u32 = 5;
 
 /// Whether a room wants a visit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 enum Want {
     /// Only as all rooms do now and then.
+    #[default]
     Nothing,
     /// Something about it has changed, or a visit has to be repeated.
     Visit,
     /// Somebody is waiting for it: it was made just now, or something happened in it.
     VisitFirst,
+}
+
+/// A visit that has not ended yet.
+#[derive(Debug, Default)]
+struct UnderWay {
+    /// What it is wanted for.
+    wanted: Want,
+    /// Somebody joined as the bot since it began: the visit, or a person.
+    has_joined: bool,
 }
 
 /// One room.
@@ -53,12 +65,13 @@ pub(in crate::coverage) struct Entry {
     is_new: bool,
     /// Since when it is [`State::Pending`], if it is.
     pub pending_since: Option<Instant>,
-    /// What the visit that is under way was wanted for.
-    under_way: Option<Want>,
+    under_way: Option<UnderWay>,
     want: Want,
     not_before: Instant,
     recheck_at: Instant,
     failures: u32,
+    /// How often it was seen to be unfinished.
+    quick_looks: u32,
     repairs: u32,
     repaired_at: Instant,
     noted: Option<Noted>,
@@ -116,6 +129,7 @@ impl Entry {
             not_before: now,
             recheck_at: now,
             failures: 0,
+            quick_looks: 0,
             repairs: 0,
             repaired_at: now,
             noted: None,
@@ -129,11 +143,20 @@ impl Entry {
         self.under_way.is_some()
     }
 
-    /// Something happened in it.
-    pub(super) fn hinted(&mut self, now: Instant) {
-        self.want = Want::VisitFirst;
+    /// Something happened in it; whether somebody waits for it.
+    pub(super) fn hinted(&mut self, is_urgent: bool, now: Instant) {
+        self.want = self.want.max(if is_urgent { Want::VisitFirst } else { Want::Visit });
         self.memory.start_afresh();
         self.not_before = self.not_before.min(now + delay(self.repairs.saturating_sub(FREE_REPAIRS)));
+    }
+
+    /// The bot is in it: news, unless that is known or what the visit under way brings about.
+    pub(super) fn joined(&mut self, now: Instant) {
+        match &mut self.under_way {
+            Some(visit) => visit.has_joined = true,
+            None if self.standing.is_joined => {}
+            None => self.hinted(true, now),
+        }
     }
 
     /// What is wished of it may have changed.
@@ -150,15 +173,19 @@ impl Entry {
             // A look without an occasion starts afresh.
             self.memory.repeated = None;
         }
-        self.under_way = Some(std::mem::replace(&mut self.want, Want::Nothing));
+        let wanted = std::mem::replace(&mut self.want, Want::Nothing);
+        self.under_way = Some(UnderWay { wanted, has_joined: false });
     }
 
     /// A visit ended without a result.
     pub(super) fn abandoned(&mut self, now: Instant) {
-        let wanted = self.under_way.take().unwrap_or(Want::Visit);
+        let UnderWay { wanted, has_joined } = self.under_way.take().unwrap_or_default();
+        self.want = self.want.max(self.want_again(wanted));
         self.failures += 1;
-        self.want = self.want.max(wanted).max(Want::Visit);
         self.not_before = now + delay(self.failures);
+        if has_joined {
+            self.hinted(true, now);
+        }
     }
 
     /// Takes over what an earlier process noted. Where that one had nothing to do, and all is as it was then, that is
@@ -290,12 +317,13 @@ impl Entry {
     }
 
     pub(super) fn visited(&mut self, visit: Visit, now: Instant, recheck: Duration) {
-        let wanted = self.under_way.take().unwrap_or(Want::Visit);
+        let UnderWay { wanted, has_joined } = self.under_way.take().unwrap_or_default();
         self.is_believed = false;
         self.memory = visit.memory;
-        let is_being_made = self.is_new && self.failures < QUICK_LOOKS && is_unfinished(visit.state);
+        let is_being_made = self.is_new && self.quick_looks < QUICK_LOOKS && is_unfinished(visit.state);
         if is_being_made {
             self.state = State::Pending;
+            self.quick_looks += 1;
         } else if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
             self.state = visit.state;
             self.is_new = false;
@@ -312,24 +340,31 @@ impl Entry {
             self.repaired_at = now;
         }
         self.not_before = now + delay(self.repairs).saturating_sub(delay(FREE_REPAIRS));
-        self.recheck_at = now + if visit.acted > 0 { SETTLING.min(recheck) } else { recheck };
+        let settled_at = self.repaired_at + SETTLING;
+        let is_unsettled = self.repairs > 0 && settled_at > now;
+        self.recheck_at = (now + recheck).min(if is_unsettled { settled_at } else { now + recheck });
         let again = match (&visit.error, self.state) {
-            (Some(error), _) => Some((wanted.max(Want::Visit), wait(error, self.failures))),
-            // Soon there will be power levels, and somebody waits for the bot.
+            (Some(error), _) => Some((self.want_again(wanted), wait(error, self.failures))),
+            // Soon it will be finished, and somebody waits for the bot.
             (None, _) if is_being_made => Some((Want::VisitFirst, FIRST_DELAY)),
-            (None, State::Blocked(Obstacle::PowerLevelsMissing)) => {
-                Some((Want::Visit, delay(self.failures.saturating_sub(QUICK_LOOKS))))
-            }
+            (None, State::Blocked(Obstacle::PowerLevelsMissing)) => Some((Want::Visit, delay(self.failures))),
             (None, State::Pending) if visit.acted > 0 => Some((Want::Visit, delay(self.failures))),
             (None, _) => None,
         };
+        self.failures = if again.is_none() || is_being_made { 0 } else { self.failures + 1 };
         if let Some((want, wait)) = again {
-            self.failures += 1;
             self.want = self.want.max(want);
             self.not_before = self.not_before.max(now + wait);
-        } else {
-            self.failures = 0;
         }
+        if has_joined && !self.standing.is_joined {
+            self.hinted(true, now);
+        }
+    }
+
+    /// What a visit that failed is wanted for again: nobody waits for what fails again and again.
+    fn want_again(&self, wanted: Want) -> Want {
+        let is_hopeless = self.failures >= URGENT_FAILURES || matches!(self.state, State::Blocked(_));
+        if is_hopeless { Want::Visit } else { wanted.max(Want::Visit) }
     }
 }
 

@@ -61,6 +61,7 @@ fn visit(state: State, acted: u32, fails: bool) -> Visit {
 enum Op {
     List(Vec<(u8, u64)>),
     Hint(u8),
+    Joined(u8),
     AllDue,
     Take(usize),
     Visited(u8, State, u32, bool),
@@ -78,10 +79,12 @@ fn op() -> impl Strategy<Value = Op> {
         Just(State::Limited(Obstacle::NoLocalAdmin)),
         Just(State::Excluded(Exclusion::Denied)),
         Just(State::Blocked(Obstacle::Refused)),
+        Just(State::Blocked(Obstacle::NobodyLocal)),
     ];
     prop_oneof![
         prop::collection::vec((0..8_u8, 0..3_u64), 0..8).prop_map(Op::List),
         (0..8_u8).prop_map(Op::Hint),
+        (0..8_u8).prop_map(Op::Joined),
         Just(Op::AllDue),
         (0..4_usize).prop_map(Op::Take),
         (0..8_u8, state, 0..2_u32, any::<bool>()).prop_map(|(r, s, a, f)| Op::Visited(r, s, a, f)),
@@ -108,7 +111,8 @@ proptest! {
                     let joined = rooms.iter().map(|(number, _)| room(*number)).filter(|_| rooms.len() % 2 == 0);
                     refresh(&mut entries, listings.collect(), &joined.collect(), &HashSet::new(), now);
                 }
-                Op::Hint(number) => drop(entries.hint(&room(number), now)),
+                Op::Hint(number) => drop(entries.hint(&room(number), number % 2 == 0, now)),
+                Op::Joined(number) => drop(entries.joined(&room(number), now)),
                 Op::AllDue => entries.all_due(now),
                 Op::Take(most) => drop(entries.take_due(now, free(most))),
                 Op::Visited(number, state, acted, fails) => {
@@ -331,7 +335,7 @@ fn what_was_noted_of_a_room_at_rest_is_not_believed_for_ever() {
         entries.remember(notes.clone(), true);
         let listings = if is_listed { vec![listing(1, 5)] } else { Vec::new() };
         refresh(&mut entries, listings, &[room(1)].into(), &HashSet::new(), now);
-        entries.hint(&room(1), now);
+        entries.hint(&room(1), true, now);
         entries.close(wishes(), |_| false, now);
         let written = entries.take_changes(at(20)).notes;
         assert_eq!(written.iter().map(|note| note.rests_as).collect::<Vec<_>>(), [None], "{is_listed}");

@@ -4,6 +4,7 @@
 mod polling;
 mod price;
 mod slots;
+mod unlisted;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +19,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
-use self::{price::Price, slots::Slots};
+use self::{price::Price, slots::Slots, unlisted::Unlisted};
 use super::{
     acts::ActLog,
     book::{RoomBook, Scribe},
@@ -33,10 +34,7 @@ use super::{
     schedule::{Due, Free},
 };
 use crate::{
-    domain::{
-        Clock, Failure, RoomId,
-        selection::{RoomSelection, WishMark},
-    },
+    domain::{Clock, Failure, RoomId, selection::WishMark},
     homeserver::{Connect, HomeserverError, Session},
 };
 
@@ -111,6 +109,14 @@ impl Runner {
 
 type Ended = Result<(tokio::task::Id, Visit), tokio::task::JoinError>;
 
+/// What is done in a room.
+#[derive(Debug)]
+enum Job {
+    Visit(Due),
+    /// To an invitation.
+    Answer(RoomId),
+}
+
 /// The loop's state.
 struct Work {
     context: Arc<Context>,
@@ -122,10 +128,8 @@ struct Work {
     cancel: CancellationToken,
     entries: Entries,
     jobs: JoinSet<Visit>,
-    rooms_of_jobs: HashMap<tokio::task::Id, Due>,
-    /// Invitations to rooms that are not listed, with the time from which that is believed and the
-    /// number of attempts to answer them.
-    unlisted: HashMap<RoomId, (Instant, u32)>,
+    rooms_of_jobs: HashMap<tokio::task::Id, Job>,
+    unlisted: Unlisted,
     /// Where something happened before the rooms were known.
     early: HashSet<RoomId>,
     excluded: Arc<HashSet<RoomId>>,
@@ -171,7 +175,7 @@ impl Work {
             entries: Entries::new(runner.settings.recheck),
             jobs: JoinSet::new(),
             rooms_of_jobs: HashMap::new(),
-            unlisted: HashMap::new(),
+            unlisted: Unlisted::default(),
             early: HashSet::new(),
             excluded: Arc::default(),
             excluded_until: now,
@@ -220,7 +224,8 @@ impl Work {
     }
 
     fn free(&self) -> Free {
-        let urgent = self.rooms_of_jobs.values().filter(|due| due.is_urgent).count();
+        let is_urgent = |job: &&Job| matches!(job, Job::Visit(Due { is_urgent: true, .. }));
+        let urgent = self.rooms_of_jobs.values().filter(is_urgent).count();
         self.slots.free(urgent, self.rooms_of_jobs.len() - urgent)
     }
 
@@ -233,16 +238,17 @@ impl Work {
 
     fn hint(&mut self, hint: &Hint) {
         let now = Instant::now();
-        let (Hint::Room(room) | Hint::Joined(room) | Hint::Invited(room)) = hint;
+        let (Hint::Room(room) | Hint::Changed(room) | Hint::Joined(room) | Hint::Invited(room)) = hint;
         let is_listed = match hint {
             Hint::Joined(_) => self.entries.joined(room, now),
-            Hint::Room(_) | Hint::Invited(_) => self.entries.hint(room, now),
+            Hint::Changed(_) => self.entries.hint(room, false, now),
+            Hint::Room(_) | Hint::Invited(_) => self.entries.hint(room, true, now),
         };
         if !self.entries.are_listed() {
             self.early.insert(room.clone());
         }
         if !is_listed && matches!(hint, Hint::Invited(_)) {
-            self.unlisted.entry(room.clone()).or_insert((now + LISTING_LAG, 0));
+            self.unlisted.add(room, now);
         }
     }
 
@@ -267,46 +273,25 @@ impl Work {
             let cancel = self.cancel.clone();
             let visit = async move {
                 let selection = control.borrow().selection.clone();
-                let may_act = || !cancel.is_cancelled() && !control.borrow().paused;
+                // What is wished may change at any moment, and is judged anew then.
+                let may_act = || {
+                    let wished = control.borrow();
+                    !cancel.is_cancelled() && !wished.paused && wished.selection == selection
+                };
                 let (listing, selection) = (&listing, &selection);
                 let errand = Errand { listing, selection, around, may_act: &may_act };
                 context.visit(errand, memory).await
             };
             let job = self.jobs.spawn(visit.in_current_span());
-            self.rooms_of_jobs.insert(job.id(), due);
-        }
-    }
-
-    /// Answers invitations to rooms that stayed unlisted.
-    fn dispatch_unlisted(&mut self, now: Instant) {
-        if self.control.borrow().paused {
-            return;
-        }
-        let mut free = self.free();
-        let entries = &self.entries;
-        self.unlisted.retain(|room, (_, attempts)| entries.get(room).is_none() && *attempts < 5);
-        for (room, (at, attempts)) in &mut self.unlisted {
-            if *at > now || free.urgent == 0 {
-                continue;
-            }
-            *attempts += 1;
-            *at = now + LISTING_LAG * 2_u32.pow(*attempts);
-            let (context, control, invited) = (Arc::clone(&self.context), self.control.clone(), room.clone());
-            let answer = async move {
-                let selection: RoomSelection = control.borrow().selection.clone();
-                context.answer_unlisted(&invited, &selection).await
-            };
-            let job = self.jobs.spawn(answer.in_current_span());
-            free.take(true);
-            self.rooms_of_jobs.insert(job.id(), Due { room: room.clone(), is_urgent: true });
+            self.rooms_of_jobs.insert(job.id(), Job::Visit(due));
         }
     }
 
     fn ended(&mut self, ended: Ended) {
         let now = Instant::now();
-        match ended {
-            Ok((id, visit)) => {
-                let Some(Due { room, .. }) = self.rooms_of_jobs.remove(&id) else { return };
+        let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+        match (self.rooms_of_jobs.remove(&id), ended) {
+            (Some(Job::Visit(Due { room, .. })), Ok((_, visit))) => {
                 self.note(&room, &visit, now);
                 if let Some(took) = visit.slowest {
                     self.slots.answered_in(took, now);
@@ -315,11 +300,16 @@ impl Work {
                     self.pacer.settled(now);
                 }
             }
-            Err(error) => {
-                let Some(Due { room, .. }) = self.rooms_of_jobs.remove(&error.id()) else { return };
+            (Some(Job::Answer(room)), Ok((_, visit))) => {
+                self.note(&room, &visit, now);
+                // It may have been listed meanwhile.
+                self.entries.hint(&room, true, now);
+            }
+            (Some(Job::Visit(Due { room, .. }) | Job::Answer(room)), Err(error)) => {
                 tracing::error!(%room, error = %error, "visit to a room ended without a result");
                 self.entries.abandoned(&room, now);
             }
+            (None, _) => {}
         }
     }
 

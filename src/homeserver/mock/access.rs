@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
 
-use super::{MockHomeserver, Outcome, Token, World};
+use super::{MemberCounts, MockHomeserver, Outcome, Token, World};
 use crate::{
     domain::{DeviceId, Localpart, RoomId, ServerName, UserId},
     homeserver::{
@@ -328,7 +328,12 @@ impl Admin for MockAdmin {
     async fn rooms(&self) -> Result<RoomList> {
         let act = |world: &mut World| {
             let listed = world.rooms.iter().filter(|(id, _)| !world.unlisted.contains(*id));
-            let rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
+            let mut rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
+            if world.member_counts == MemberCounts::Late {
+                for room in &mut rooms {
+                    (room.joined_members, room.joined_local_members) = (0, 0);
+                }
+            }
             Ok(RoomList { total: rooms.len() as u64, rooms })
         };
         self.act("rooms", "", act).await
@@ -338,7 +343,7 @@ impl Admin for MockAdmin {
         let act = |world: &mut World| {
             let listed = world.rooms.iter().filter(|(id, _)| !world.unlisted.contains(*id));
             let mut rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
-            rooms.retain(|room| room.joined_members > 0);
+            rooms.retain(|room| room.joined_members > 0 && world.member_counts == MemberCounts::Known);
             rooms.sort_by_key(|room| room.joined_members);
             rooms.truncate(usize::try_from(most).unwrap_or(usize::MAX));
             Ok(rooms)

@@ -47,6 +47,15 @@ struct Token {
     owner: UserId,
 }
 
+/// What the list of rooms says of how many are in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MemberCounts {
+    /// What is so.
+    Known,
+    /// Nobody: what is so is found out later.
+    Late,
+}
+
 /// Everything the mock knows; tests may look and change.
 #[derive(Debug)]
 pub struct World {
@@ -64,6 +73,8 @@ pub struct World {
     pub users: BTreeMap<String, MockUser>,
     /// Rooms.
     pub rooms: BTreeMap<RoomId, MockRoom>,
+    /// What its list knows.
+    pub member_counts: MemberCounts,
     /// Rooms that its listing leaves out.
     pub unlisted: BTreeSet<RoomId>,
     /// What it shows to who only looks.
@@ -92,6 +103,7 @@ impl MockHomeserver {
             admin_api: true,
             users: BTreeMap::new(),
             rooms: BTreeMap::new(),
+            member_counts: MemberCounts::Known,
             unlisted: BTreeSet::new(),
             inspection: Inspection::default(),
             tokens: BTreeMap::new(),

@@ -7,8 +7,9 @@ fn rooms_that_somebody_waits_for_have_visits_of_their_own() {
     let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
     let listings = (0..5).map(|number| listing(number, 1)).collect();
     refresh(&mut entries, listings, &HashSet::new(), &HashSet::new(), now);
-    entries.hint(&room(2), now);
-    entries.hint(&room(4), now);
+    entries.hint(&room(2), true, now);
+    entries.hint(&room(3), false, now);
+    entries.hint(&room(4), true, now);
     let mut visits = |urgent, ordinary| {
         let taken = entries.take_due(now, Free { urgent, ordinary });
         taken.into_iter().map(|due| due.room).collect::<Vec<_>>()
@@ -67,36 +68,84 @@ fn a_room_that_is_being_made_is_looked_at_often_and_before_others() {
 
 #[test]
 fn that_the_bot_is_in_a_room_is_news_only_where_nobody_knew() {
-    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    let (mut entries, mut now) = (Entries::new(Duration::from_mins(10)), Instant::now());
     refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
-    let mut looks = |look: Visit| {
-        entries.take_due(now, free(1));
+    // Told while the room is being visited, or after that.
+    let mut is_news = |look: Visit, meanwhile: bool| {
+        now += Duration::from_mins(20);
+        assert_eq!(entries.take_due(now, free(1)).len(), 1);
+        if meanwhile {
+            assert!(entries.joined(&room(1), now), "it is listed");
+        }
         entries.visited(&room(1), look, now);
-        assert!(entries.joined(&room(1), now), "it is listed");
+        if !meanwhile {
+            assert!(entries.joined(&room(1), now), "it is listed");
+        }
         entries.next_due(Free { urgent: 1, ordinary: 0 }).is_some()
     };
-    assert!(!looks(in_it(visit(State::Covered, 1, false))), "it came in by itself");
-    let outside = Standing { is_joined: false, is_excluded: true };
-    let left_out = visit(State::Excluded(Exclusion::Denied), 0, false);
-    assert!(looks(Visit { standing: Some(outside), ..left_out }), "a person did");
+    let came_in = || in_it(visit(State::Covered, 1, false));
+    let left_out = || {
+        let outside = Standing { is_joined: false, is_excluded: true };
+        Visit { standing: Some(outside), ..visit(State::Excluded(Exclusion::Denied), 0, false) }
+    };
+    assert!(!is_news(came_in(), true), "it came in by itself");
+    assert!(!is_news(came_in(), false));
+    assert!(is_news(left_out(), true), "a person did");
+    assert!(is_news(left_out(), false));
 }
 
 #[test]
-fn whoever_waits_for_a_room_waits_also_after_a_failure() {
-    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+fn whoever_waits_for_a_room_waits_also_after_a_few_failures() {
+    let (mut entries, mut now) = (Entries::new(Duration::from_mins(10)), Instant::now());
     refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
     let urgent = Free { urgent: 1, ordinary: 0 };
+    let failed = || visit(State::Pending, 0, true);
+    entries.take_due(now, free(1));
+    entries.visited(&room(1), failed(), now);
+    assert_eq!(entries.next_due(urgent), None, "nobody waits");
+    now += Duration::from_mins(1);
+    entries.take_due(now, free(1));
+    entries.visited(&room(1), in_it(visit(State::Covered, 0, false)), now);
+    entries.hint(&room(1), true, now);
+    let mut attempts = 0;
+    while entries.next_due(urgent).is_some() {
+        now += Duration::from_mins(1);
+        assert_eq!(entries.take_due(now, urgent).len(), 1);
+        if attempts % 2 == 0 {
+            entries.visited(&room(1), failed(), now);
+        } else {
+            entries.abandoned(&room(1), now);
+        }
+        attempts += 1;
+        assert!(attempts < 10, "others wait, too");
+    }
+    assert_eq!(attempts, 6);
+}
+
+#[test]
+fn looks_at_a_room_that_is_being_made_are_no_failures() {
+    let (mut entries, mut now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    refresh(&mut entries, Vec::new(), &HashSet::new(), &HashSet::new(), now);
+    entries.discover(vec![listing(1, 5)], now);
+    for _ in 0..10 {
+        entries.take_due(now, free(1));
+        entries.visited(&room(1), visit(State::Blocked(Obstacle::NobodyLocal), 0, false), now);
+        now = entries.next_due(free(1)).unwrap();
+    }
     entries.take_due(now, free(1));
     entries.visited(&room(1), visit(State::Pending, 0, true), now);
-    assert_eq!(entries.next_due(urgent), None);
-    entries.hint(&room(1), now);
-    for ended in 0..2 {
-        let now = now + Duration::from_mins(1 + ended);
-        assert_eq!(entries.take_due(now, urgent).len(), 1);
-        match ended {
-            0 => drop(entries.visited(&room(1), visit(State::Pending, 0, true), now)),
-            _ => entries.abandoned(&room(1), now),
-        }
-        assert!(entries.next_due(urgent).is_some());
-    }
+    assert!(entries.next_due(free(1)).unwrap() < now + Duration::from_secs(1));
+}
+
+#[test]
+fn what_was_done_in_a_room_is_looked_at_once_more_whatever_happens_there_meanwhile() {
+    let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
+    entries.take_due(now, free(1));
+    entries.visited(&room(1), in_it(visit(State::Covered, 1, false)), now);
+    let soon = now + Duration::from_secs(1);
+    entries.hint(&room(1), true, soon);
+    assert_eq!(entries.take_due(soon, free(1)).len(), 1);
+    entries.visited(&room(1), in_it(visit(State::Covered, 0, false)), soon);
+    assert_eq!(entries.next_due(free(1)), Some(now + Duration::from_secs(5)));
 }
