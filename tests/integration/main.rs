@@ -73,6 +73,8 @@ mod survey_stage;
 #[cfg(test)]
 mod worker_absence;
 #[cfg(test)]
+mod worker_admin_bot;
+#[cfg(test)]
 mod worker_alive;
 #[cfg(test)]
 mod worker_bucket;

@@ -4,14 +4,14 @@
 use std::time::Duration;
 
 use ems_bots::{
-    domain::{BotKind, Localpart, RoomId, UserId, record::RecordDraft, worker::Check},
+    domain::{Localpart, RoomId, UserId, record::RecordDraft, worker::Check},
     homeserver::{HomeserverError, mock::RoomKind},
     store::AuditStore as _,
 };
 use serde_json::{Value, json};
 
 use crate::{
-    matrix_fake::{Fault, HANGS, USER},
+    matrix_fake::{Fault, HANGS},
     worker_stage::{ROOM, Running, Stage, ciphertext, message, page, sync, sync_of, text, until},
 };
 
@@ -228,27 +228,4 @@ async fn a_device_after_a_lost_volume_leaves_nothing_out_and_takes_no_ciphertext
         let ids: Vec<_> = waiting.iter().map(|event| event.event_id.as_str()).collect();
         assert_eq!(ids, [event], "it is tried again when keys come");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn an_admin_bot_records_its_own_events_however_deep_they_are() {
-    let mut stage = Stage::set().await;
-    stage.kind = BotKind::Admin;
-    let deep: Value = (0..130).fold(json!("x"), |inner, _| json!([inner]));
-    let of = |id: &str, sender: &str, content: &Value| {
-        json!({"event_id": id, "type": "org.example.deep", "sender": sender,
-            "origin_server_ts": 1_790_000_000_000_u64, "content": content})
-    };
-    let events = [
-        of("$ours", USER, &json!({"a": deep})),
-        of("$theirs", "@alice:example.org", &json!({"a": deep})),
-        of("$plain", USER, &json!({"a": "x"})),
-    ];
-    stage.scene.fake.world().syncs.insert(String::new(), sync("s1", &events, None));
-    let running = stage.start(None);
-    stage.until_asked("s1", 1).await;
-    running.stop().await.unwrap();
-    let sources: Vec<_> = stage.trail().await.into_iter().map(|draft| draft.source_id).collect();
-    let ours: Vec<_> = sources.iter().filter(|source| source.starts_with("matrix:event:")).collect();
-    assert_eq!(ours, ["matrix:event:$ours", "matrix:event:$plain"]);
 }

@@ -74,6 +74,8 @@ impl Step {
 pub(super) struct Told {
     /// When the room was made.
     pub(super) created: Option<i64>,
+    /// The bot comes into it for the first time.
+    pub(super) begins: bool,
     state: Vec<Step>,
     timeline: Vec<Step>,
 }
@@ -98,6 +100,8 @@ impl Told {
         }
         let event = read(raw);
         self.created = self.created.or(creation(&event));
+        // Events of the state come without what they replaced.
+        self.begins |= is_news && is_first_membership(&event, bot);
         step(&event, bot, is_news)
     }
 
@@ -108,6 +112,19 @@ impl Told {
         state.extend(timeline);
         state
     }
+}
+
+/// Whether a room had nothing to do with the bot before this event of its history: it is the bot's first membership there.
+pub(super) fn begins(raw: &str, bot: &str) -> bool {
+    raw.contains("m.room.member") && is_first_membership(&read(raw), bot)
+}
+
+fn is_first_membership(event: &Value, bot: &str) -> bool {
+    let is = |name: &str, value: &str| event.get(name).and_then(Value::as_str) == Some(value);
+    let replaced = ["/unsigned/prev_content", "/unsigned/replaces_state"];
+    is("type", "m.room.member")
+        && is("state_key", bot)
+        && replaced.iter().all(|name| event.pointer(name).is_none_or(Value::is_null))
 }
 
 /// Reads an event of sync. Events of the state come without what they replaced, and again and again.
@@ -198,6 +215,31 @@ mod tests {
     fn member(sender: &str, was: Option<&str>, is: &str) -> Value {
         json!({"type": "m.room.member", "state_key": BOT, "sender": sender, "event_id": "$e", "origin_server_ts": 5,
             "content": {"membership": is}, "unsigned": {"prev_content": {"membership": was}}})
+    }
+
+    #[test]
+    fn only_a_membership_that_replaces_nothing_is_the_first() {
+        let first = json!({"type": "m.room.member", "state_key": BOT, "sender": "@a:x", "content": {"membership": "invite"}});
+        let changed = |path: &str, value: Value| {
+            let mut event = first.clone();
+            event[path] = value;
+            event.to_string()
+        };
+        assert!(begins(&first.to_string(), BOT));
+        assert!(begins(&changed("unsigned", json!({"age": 1, "prev_content": null})), BOT));
+        for (path, value) in [
+            ("unsigned", json!({"prev_content": {}})),
+            ("unsigned", json!({"replaces_state": "$before"})),
+            ("state_key", json!("@a:x")),
+            ("type", json!("m.room.message")),
+        ] {
+            assert!(!begins(&changed(path, value.clone()), BOT), "{path} {value}");
+        }
+        let mut told = Told::default();
+        told.state(&first.to_string(), BOT);
+        assert!(!told.begins, "the state does not say what it replaced");
+        told.timeline(&first.to_string(), BOT);
+        assert!(told.begins);
     }
 
     #[test]

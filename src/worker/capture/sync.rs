@@ -216,12 +216,16 @@ impl Capture {
                 collector.take(&received, Arrival::New).await?;
             }
             let is_ignored = RoomId::parse(room.as_str()).is_ok_and(|room| presence.ignores(&room));
+            let begins = told.begins;
             if self.scope == Scope::Everything && !is_ignored {
                 cursors.extend(self.note_absence(&mut collector, room.as_str(), told, cancel).await?);
             }
             let last = last_event_cursor(room.as_str());
+            // Where the bot was never before it did nothing. What was done to bring it there has records of its own.
+            let is_known = self.scope == Scope::OwnActs && begins;
             if timeline.limited
                 && !is_ignored
+                && !is_known
                 && let Some(from) = timeline.prev_batch
             {
                 let until = recorder.cursor(&last, cancel).await?;
@@ -316,6 +320,7 @@ impl Capture {
                 None => Received::untried(&span.room, event),
             };
             reached |= received.event_id.is_some() && received.event_id == span.until;
+            reached |= self.scope == Scope::OwnActs && absence::begins(&received.raw, self.bot.as_str());
             collector.take(&received, arrival).await?;
         }
         let next = page.next.filter(|_| !reached);
