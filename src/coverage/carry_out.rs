@@ -100,6 +100,8 @@ pub(super) struct Visit {
     pub acted: u32,
     /// Where the bot was seen to be; unknown if it could not be looked at.
     pub standing: Option<Standing>,
+    /// When a look at the whole state began, or an act ended that told it, unless there was none.
+    pub seen_at: Option<Instant>,
     /// How many state events it was last seen to have.
     pub state_events: Option<u64>,
     /// How long the homeserver took at most to say how the room is, or for a step that it takes alone.
@@ -114,6 +116,7 @@ impl Visit {
             memory,
             acted: 0,
             standing: None,
+            seen_at: None,
             state_events: None,
             slowest: None,
             error: None,
@@ -191,6 +194,7 @@ impl Context {
             let looked = match expected {
                 Some(facts) => {
                     visit.standing = Some(self.standing(&facts, errand));
+                    visit.seen_at = Some(Instant::now());
                     Ok((facts, marks.clone()))
                 }
                 None => self.look(errand, visit).await,
@@ -251,7 +255,9 @@ impl Context {
         visit.slowest = visit.slowest.max(Some(started.elapsed()));
         let mut seen = seen?;
         visit.standing = Some(self.standing(&seen.facts, errand));
-        visit.state_events = seen.state_events().or(visit.state_events);
+        if let Some(number) = seen.state_events() {
+            (visit.state_events, visit.seen_at) = (Some(number), Some(started));
+        }
         facts::ask_for_heir(admin, &mut seen, selection, identity).await?;
         Ok((seen.facts, seen.marks))
     }
@@ -324,8 +330,13 @@ impl Context {
     }
 
     /// Refuses or accepts an invitation to a room that the homeserver does not list.
-    pub(super) async fn answer_unlisted(&self, room: &RoomId, selection: &RoomSelection) -> Visit {
-        let step = match super::planner::excluded_unlisted(room, selection) {
+    pub(super) async fn answer_unlisted(
+        &self,
+        room: &RoomId,
+        in_excluded_space: bool,
+        selection: &RoomSelection,
+    ) -> Visit {
+        let step = match super::planner::excluded_unlisted(room, in_excluded_space, selection) {
             Some(reason) => Step::RefuseInvitation(reason),
             None => Step::Join { via: Vec::new() },
         };

@@ -48,6 +48,15 @@ pub(super) struct Entries {
     unlooked: Vec<RoomNote>,
 }
 
+/// All rooms, as the homeserver listed them.
+pub(super) struct Listed {
+    pub rooms: Vec<RoomListing>,
+    /// Those that the bot is in.
+    pub joined: HashSet<RoomId>,
+    /// What a look at a room has shown since is newer.
+    pub asked_at: Instant,
+}
+
 /// What is to be known before an earlier process is believed.
 pub(super) struct Doubts<'a> {
     pub wishes: WishMark,
@@ -93,13 +102,8 @@ impl Entries {
 
     /// Takes a fresh listing over; rooms that changed become due, and those of which it is not to be believed that they
     /// are as they were.
-    pub(super) fn refresh(
-        &mut self,
-        listings: Vec<RoomListing>,
-        joined: &HashSet<RoomId>,
-        doubts: &Doubts<'_>,
-        now: Instant,
-    ) {
+    pub(super) fn refresh(&mut self, listed: Listed, doubts: &Doubts<'_>, now: Instant) {
+        let Listed { rooms: listings, joined, asked_at } = listed;
         let listed: HashSet<RoomId> = listings.iter().map(|listing| listing.room_id.clone()).collect();
         // What is believed is looked at again little by little.
         let was_listed = self.are_listed();
@@ -107,8 +111,10 @@ impl Entries {
         for (listing, number) in listings.into_iter().zip(1_u32..) {
             let room = listing.room_id.clone();
             let is_joined = joined.contains(&room);
-            if self.rooms.contains_key(&room) {
-                self.change(&room, |entry| entry.renew(listing, is_joined, now));
+            if let Some(known) = self.rooms.get(&room) {
+                if !known.was_seen_since(asked_at) {
+                    self.change(&room, |entry| entry.renew(listing, is_joined, now));
+                }
             } else {
                 let mut entry = Entry::new(listing, is_joined, was_listed, now);
                 match self.remembered.remove(&room) {
@@ -125,7 +131,9 @@ impl Entries {
         }
         // A listing may have gaps; where the bot is, the homeserver says elsewhere.
         let is_there = |room: &RoomId| listed.contains(room) || joined.contains(room);
-        let is_gone = |(room, entry): &(&RoomId, &Entry)| !entry.is_in_flight() && !is_there(room);
+        let is_gone = |(room, entry): &(&RoomId, &Entry)| {
+            !entry.is_in_flight() && !entry.was_seen_since(asked_at) && !is_there(room)
+        };
         let gone: Vec<RoomId> = self.rooms.iter().filter(is_gone).map(|(room, _)| room.clone()).collect();
         for room in gone {
             if let Some(entry) = self.rooms.remove(&room) {
@@ -142,16 +150,22 @@ impl Entries {
         self.listed_at.get_or_insert(now);
     }
 
-    /// Takes in those of some listed rooms that are new, and says how many these are. One that an earlier process knew is not:
-    /// that is for a listing which tells where the bot is.
+    /// Takes in those of some listed rooms that are new or were empty before, and says how many these are. One that an earlier
+    /// process knew is not new: that is for a listing which tells where the bot is.
     pub(super) fn discover(&mut self, listings: Vec<RoomListing>, now: Instant) -> u64 {
         let mut found = 0;
         for listing in listings {
             let room = listing.room_id.clone();
-            if !self.rooms.contains_key(&room) && !self.remembered.contains_key(&room) {
-                self.insert(&room, Entry::new(listing, false, true, now));
-                found += 1;
+            match self.rooms.get(&room) {
+                Some(entry) if entry.listing.is_empty() => {
+                    self.change(&room, |entry| entry.renew(listing, entry.standing.is_joined, now));
+                }
+                None if !self.remembered.contains_key(&room) => {
+                    self.insert(&room, Entry::new(listing, false, true, now));
+                }
+                _ => continue,
             }
+            found += 1;
         }
         found
     }

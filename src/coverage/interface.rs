@@ -9,11 +9,11 @@ use crate::domain::{RoomId, selection::RoomSelection, worker::RoomTotals};
 /// How the loop runs.
 #[derive(Debug, Clone)]
 pub struct RunnerSettings {
-    /// Time between two looks at the number of rooms, which tells that there is a new one. This and
-    /// the next are longer when the homeserver is slow, so that polling takes about a tenth of its
-    /// time at most.
+    /// Time between two looks at the number of rooms, which tells that there is a new one. Longer when the homeserver is
+    /// slow, so that these looks take about a tenth of its time at most.
     pub probe: Duration,
-    /// Time between two listings of all rooms, which tell what else changed without a hint.
+    /// Time between two listings of all rooms, which tell what else changed without a hint. Longer when the homeserver is
+    /// slow, so that they take about a twentieth of its time at most.
     pub poll: Duration,
     /// A room without any sign of change is looked at again after this.
     pub recheck: Duration,

@@ -84,8 +84,8 @@ pub trait Admin: Send + Sync {
     /// The rooms with the fewest joined members, so many at most, and without those that have none: a new room has one. Cheaper
     /// than [`Self::rooms`].
     async fn smallest_rooms(&self, most: u64) -> Result<Vec<RoomListing>>;
-    /// The number of rooms of the server: what is cheap to ask often.
-    async fn room_count(&self) -> Result<u64>;
+    /// The number of rooms of the server that somebody is in: what is cheap to ask often.
+    async fn inhabited_rooms(&self) -> Result<u64>;
     /// The rooms that a user is joined to.
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>>;
     /// The current state of a room, of one type or all.

@@ -97,13 +97,20 @@ pub struct RoomListing {
     pub state_events: u64,
 }
 
+impl RoomListing {
+    /// Nobody is in it: all have left, or it is being made.
+    pub fn is_empty(&self) -> bool {
+        self.joined_members == 0
+    }
+}
+
 /// Every room of a server.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RoomList {
     /// Those that can be read.
     pub rooms: Vec<RoomListing>,
-    /// How many there are.
-    pub total: u64,
+    /// How many there are that somebody is in, with those that cannot be read.
+    pub inhabited: u64,
 }
 
 /// One current state event of a room.

@@ -11,15 +11,14 @@ use ems_bots::{
 };
 use serde_json::json;
 
-use crate::coverage_stage::{direct_chat, server, start, user};
+use crate::coverage_stage::{a_list, direct_chat, server, start, started, user};
 
 #[tokio::test(start_paused = true)]
 async fn a_new_room_is_covered_within_a_second() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
     homeserver.set_latency(Duration::from_millis(20));
-    let mut bot = start(&homeserver, "auditbot", Control::default());
-    bot.until("started", 5, |state| state.is_complete).await;
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
     let room = homeserver.create_room(&alice, "12", RoomKind::Encrypted);
     let took = bot.covered(1, 5).await;
     assert!(took < Duration::from_millis(700), "took {took:?}");
@@ -50,17 +49,9 @@ async fn a_room_is_looked_at_before_and_after_power_is_given_and_once_more_later
 async fn a_new_room_is_found_in_a_short_list_or_else_in_the_long_one() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
-    let mut bot = start(&homeserver, "auditbot", Control::default());
-    bot.until("started", 5, |state| state.is_complete).await;
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
     let lists = || homeserver.count("rooms");
-    let a_list = async || {
-        let before = lists();
-        while lists() == before {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        lists()
-    };
-    let before = a_list().await;
+    let before = a_list(&homeserver).await;
     homeserver.create_room(&alice, "11", RoomKind::Private);
     bot.covered(1, 2).await;
     assert_eq!(lists(), before);
@@ -71,7 +62,7 @@ async fn a_new_room_is_found_in_a_short_list_or_else_in_the_long_one() {
         homeserver.force_membership(room, &alice, "leave");
     }
     tokio::time::sleep(Duration::from_mins(1)).await;
-    let (before, short) = (a_list().await, homeserver.count("smallest_rooms"));
+    let (before, short) = (a_list(&homeserver).await, homeserver.count("smallest_rooms"));
     for number in 1..=2 {
         homeserver.create_room(&alice, "11", RoomKind::Private);
         bot.covered(321 + number, 2).await;
@@ -86,17 +77,24 @@ async fn a_new_room_is_found_in_a_short_list_or_else_in_the_long_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_room_is_covered_before_the_list_knows_who_is_in_it() {
+async fn a_room_that_is_being_made_makes_no_long_list_and_is_covered_as_soon_as_somebody_is_in_it() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
-    let mut bot = start(&homeserver, "auditbot", Control::default());
-    bot.until("started", 5, |state| state.is_complete).await;
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
+    let before = a_list(&homeserver).await;
     homeserver.world().member_counts = MemberCounts::Late;
     let room = homeserver.begin_room(&alice, "11", RoomKind::Private);
-    bot.until("found", 2, |state| state.totals.pending == 1).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(homeserver.count("rooms"), before, "nobody is in it");
+    // Found by the next long list, it is looked at, and counts as found when somebody is in it.
+    let before = a_list(&homeserver).await;
+    bot.until("found", 1, |state| state.totals.pending == 1).await;
+    homeserver.world().member_counts = MemberCounts::Known;
     homeserver.finish_room(&room);
     let took = bot.covered(1, 2).await;
     assert!(took < Duration::from_secs(1), "took {took:?}");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(homeserver.count("rooms"), before);
     bot.stop().await;
 }
 
@@ -104,8 +102,7 @@ async fn a_new_room_is_covered_before_the_list_knows_who_is_in_it() {
 async fn another_bots_mark_in_a_direct_chat_stays_also_if_it_comes_during_the_join() {
     let homeserver = server();
     let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));
-    let mut bot = start(&homeserver, "auditbot", Control::default());
-    bot.until("started", 5, |state| state.is_complete).await;
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
     let other = "@adminbot:here.org";
     let (world, sender, own) = (homeserver.clone(), alice.clone(), bot.user.clone());
     *bot.log.meanwhile.lock().unwrap() = Some(Box::new(move |room| {
@@ -127,8 +124,7 @@ async fn another_bots_mark_in_a_direct_chat_stays_also_if_it_comes_during_the_jo
 async fn a_room_that_is_denied_while_it_is_worked_on_is_not_joined() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
-    let mut bot = start(&homeserver, "auditbot", Control::default());
-    bot.until("started", 5, |state| state.is_complete).await;
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
     let control = bot.control.clone();
     *bot.log.meanwhile.lock().unwrap() =
         Some(Box::new(move |room| control.send_modify(|wished| wished.selection.deny = vec![room.clone()])));

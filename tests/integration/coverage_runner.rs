@@ -13,7 +13,7 @@ use ems_bots::{
 use serde_json::json;
 
 use crate::coverage_stage::{
-    Entry, direct_chat, localpart, rooms_of_all_kinds, server, start, start_again, user,
+    Entry, a_list, direct_chat, localpart, rooms_of_all_kinds, server, start, start_again, started, user,
 };
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +44,7 @@ async fn a_settled_server_costs_few_requests() {
     tokio::time::sleep(Duration::from_secs(60)).await;
     let calls = homeserver.calls().split_off(before);
     let count = |name: &str| calls.iter().filter(|call| call.call == name).count();
-    let (listings, probes) = (count("rooms"), count("room_count"));
+    let (listings, probes) = (count("rooms"), count("inhabited_rooms"));
     assert!(listings <= 13 && count("joined_rooms") <= 13, "{listings} listings in a minute");
     assert!(probes <= 200, "{probes} looks at the number of rooms in a minute");
     assert_eq!(calls.len(), 2 * listings + probes, "{calls:?}");
@@ -142,15 +142,14 @@ async fn kicked_comes_back_and_banned_where_nobody_stands_above_does_not() {
 async fn an_invitation_to_a_room_elsewhere_is_refused() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");
-    let mut bot = start(&homeserver, "auditbot", Control::default());
-    bot.until("started", 5, |state| state.is_complete).await;
+    let bot = started(&homeserver, "auditbot", Control::default()).await;
     // Of a remote room the list says nothing as long as nobody local is in it.
     let remote = homeserver.create_room(&alice, "11", RoomKind::Private);
     homeserver.force_membership(&remote, &bot.user, "invite");
     let hidden = homeserver.world().rooms.remove(&remote).unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     bot.hints.send(Hint::Invited(remote.clone())).unwrap();
-    tokio::time::sleep(Duration::from_secs(7)).await;
+    tokio::time::sleep(Duration::from_secs(15)).await;
     assert!(homeserver.calls().iter().any(|call| call.call == "leave" && call.subject == remote.as_str()));
     assert_eq!(homeserver.count("join"), 0);
     drop(hidden);
@@ -326,4 +325,70 @@ async fn a_revoked_puppet_token_is_renewed_and_the_last_one_is_ended() {
     let sessions = homeserver.world().sessions_of(&user);
     bot.stop().await;
     assert_eq!(homeserver.world().sessions_of(&user), sessions - 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn rooms_are_visited_while_the_list_is_on_its_way_which_is_older_than_what_is_seen_there() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
+    bot.covered(1, 5).await;
+    // Past the look that follows what was done.
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    homeserver.delay_answers("rooms", Duration::from_secs(4));
+    // Of two lists the second one says that the bot is not there.
+    a_list(&homeserver).await;
+    homeserver.force_membership(&room, &bot.user, "leave");
+    let before = a_list(&homeserver).await;
+    let looks = homeserver.count("room_state");
+    bot.hints.send(Hint::Room(room.clone())).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(homeserver.membership(&room, &bot.user), "join");
+    assert_eq!(homeserver.count("rooms"), before, "the list is still on its way");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(
+        homeserver.count("room_state") - looks,
+        3,
+        "before and after the bot came back, and once more later"
+    );
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_invitation_is_not_judged_by_a_list_that_is_older_than_it() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
+    homeserver.delay_answers("rooms", Duration::from_secs(8));
+    a_list(&homeserver).await;
+    // This list cannot know the room: it is on its way.
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_membership(&room, &bot.user, "invite");
+    bot.hints.send(Hint::Invited(room.clone())).unwrap();
+    bot.covered(1, 60).await;
+    assert!(!bot.log.kinds().contains(&StepKind::RefuseInvitation), "{:?}", bot.log.kinds());
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_room_is_looked_at_where_something_happened_in_it() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    for number in 0..20 {
+        let member = user(&homeserver, &format!("member{number}"));
+        homeserver.force_membership(&room, &member, "join");
+    }
+    let mut bot = started(&homeserver, "auditbot", Control::default()).await;
+    bot.covered(1, 5).await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let lists = a_list(&homeserver).await;
+    // Its power levels do not show that.
+    homeserver.force_membership(&room, &bot.user, "leave");
+    bot.hints.send(Hint::Room(room.clone())).unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(homeserver.membership(&room, &bot.user), "join");
+    assert_eq!(homeserver.count("rooms"), lists, "no list told it");
+    bot.stop().await;
 }

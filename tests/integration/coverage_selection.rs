@@ -46,6 +46,44 @@ async fn both_bots_say_in_a_direct_chat_that_they_are_services() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_done_before_it_is_known_which_rooms_a_new_selection_leaves_out() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let space = homeserver.create_room(&alice, "11", RoomKind::Space);
+    let below = homeserver.create_room(&alice, "11", RoomKind::Private);
+    homeserver.force_state(&space, &alice, "m.space.child", below.as_str(), json!({ "via": ["here.org"] }));
+    let selection = RoomSelection { deny: vec![space.clone(), below.clone()], ..RoomSelection::default() };
+    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
+    bot.until("judged", 5, |state| state.totals.excluded.get("denied") == Some(&2)).await;
+    homeserver.delay_answers("rooms", Duration::from_secs(3));
+    bot.control.send_modify(|control| {
+        control.selection = RoomSelection { exclude_spaces: vec![space.clone()], ..RoomSelection::default() };
+    });
+    bot.until("left out", 20, |state| state.totals.excluded.get("excluded_space") == Some(&2)).await;
+    assert_eq!(bot.log.kinds(), []);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_pause_nothing_is_done_before_it_is_known_what_was_put_into_an_excluded_space() {
+    let homeserver = server();
+    let alice = user(&homeserver, "alice");
+    let space = homeserver.create_room(&alice, "11", RoomKind::Space);
+    let selection = RoomSelection { exclude_spaces: vec![space.clone()], ..RoomSelection::default() };
+    let mut bot = start(&homeserver, "auditbot", Control { selection, paused: false });
+    bot.until("judged", 5, |state| state.totals.excluded.get("excluded_space") == Some(&1)).await;
+    bot.control.send_modify(|control| control.paused = true);
+    let room = homeserver.create_room(&alice, "11", RoomKind::Private);
+    bot.until("found", 5, |state| state.totals.pending == 1).await;
+    homeserver.force_state(&space, &alice, "m.space.child", room.as_str(), json!({ "via": ["here.org"] }));
+    homeserver.delay_answers("rooms", Duration::from_secs(3));
+    bot.control.send_modify(|control| control.paused = false);
+    bot.until("left out", 20, |state| state.totals.excluded.get("excluded_space") == Some(&2)).await;
+    assert_eq!(bot.log.kinds(), []);
+    bot.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_selection_is_obeyed_and_its_changes_take_effect() {
     let homeserver = server();
     let (alice, bob) = (user(&homeserver, "alice"), user(&homeserver, "bob"));

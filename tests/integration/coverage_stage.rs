@@ -173,6 +173,13 @@ pub(crate) fn start(homeserver: &MockHomeserver, name: &str, control: Control) -
     start_again(homeserver, &user, admin, control)
 }
 
+/// The same, once it has listed the rooms and judged those that there were.
+pub(crate) async fn started(homeserver: &MockHomeserver, name: &str, control: Control) -> Bot {
+    let mut bot = start(homeserver, name, control);
+    bot.until("started", 5, |state| state.is_complete).await;
+    bot
+}
+
 pub(crate) fn start_again(
     homeserver: &MockHomeserver,
     bot: &UserId,
@@ -204,6 +211,15 @@ fn run(homeserver: &MockHomeserver, bot: &UserId, admin: Session, control: Contr
     let cancel = CancellationToken::new();
     let task = tokio::spawn(runner.run(wishes, hinted, reports, cancel.clone()));
     Bot { user: bot.clone(), log, control, hints, state, cancel, task }
+}
+
+/// Waits until all rooms are asked for once more; the result is how many there were.
+pub(crate) async fn a_list(homeserver: &MockHomeserver) -> usize {
+    let before = homeserver.count("rooms");
+    while homeserver.count("rooms") == before {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    homeserver.count("rooms")
 }
 
 impl Bot {

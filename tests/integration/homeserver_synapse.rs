@@ -295,7 +295,7 @@ async fn every_page_of_the_rooms_is_read_and_an_absurd_row_hides_no_other() {
         let from = request.url.query_pairs().find(|(name, _)| name == "from").unwrap().1.into_owned();
         let body = match from.as_str() {
             "0" => {
-                json!({ "rooms": [{ "room_id": "!a:h" }, { "room_id": 7 }], "total_rooms": 3, "next_batch": 2 })
+                json!({ "rooms": [{ "room_id": "!a:h", "joined_members": 0 }, { "room_id": 7, "joined_members": 1 }], "total_rooms": 3, "next_batch": 2 })
             }
             "2" => {
                 json!({ "rooms": [{ "room_id": "!b:h", "creator": "" }], "total_rooms": 3, "next_batch": 2 })
@@ -306,7 +306,7 @@ async fn every_page_of_the_rooms_is_read_and_an_absurd_row_hides_no_other() {
     };
     Mock::given(path("/_synapse/admin/v1/rooms")).respond_with(page).mount(&server).await;
     let list = admin(&server).rooms().await.unwrap();
-    assert_eq!(list.total, 3);
+    assert_eq!(list.inhabited, 2, "that one cannot be read does not make it empty");
     let rooms = list.rooms;
     let ids: Vec<&str> = rooms.iter().map(|room| room.room_id.as_str()).collect();
     assert_eq!(ids, ["!a:h", "!b:h"]);

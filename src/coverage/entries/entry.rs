@@ -57,12 +57,14 @@ pub(in crate::coverage) struct Entry {
     pub listing: RoomListing,
     /// Where the bot is, as it was last listed or seen.
     pub standing: Standing,
+    /// When a look began that showed where the bot is.
+    seen_at: Option<Instant>,
     /// How many state events it had when it was last looked at: when the list says so, too, that is nothing new.
     seen_state_events: Option<u64>,
     pub memory: Memory,
     pub state: State,
-    /// It was not there when the rooms were listed before, and may still be being made.
-    is_new: bool,
+    /// How often it may still be found unfinished before that is more than its being made. None, unless it is new.
+    quick_looks: u32,
     /// Since when it is [`State::Pending`], if it is.
     pub pending_since: Option<Instant>,
     under_way: Option<UnderWay>,
@@ -70,8 +72,6 @@ pub(in crate::coverage) struct Entry {
     not_before: Instant,
     recheck_at: Instant,
     failures: u32,
-    /// How often it was seen to be unfinished.
-    quick_looks: u32,
     repairs: u32,
     repaired_at: Instant,
     noted: Option<Noted>,
@@ -119,17 +119,17 @@ impl Entry {
         Self {
             listing,
             standing: Standing { is_joined, is_excluded: false },
+            seen_at: None,
             seen_state_events: None,
             memory: Memory::default(),
             state: State::Pending,
-            is_new,
+            quick_looks: if is_new { QUICK_LOOKS } else { 0 },
             pending_since: Some(now),
             under_way: None,
             want: if is_new { Want::VisitFirst } else { Want::Visit },
             not_before: now,
             recheck_at: now,
             failures: 0,
-            quick_looks: 0,
             repairs: 0,
             repaired_at: now,
             noted: None,
@@ -294,6 +294,10 @@ impl Entry {
         (!self.is_in_flight()).then_some(Slot { at, is_urgent: self.want == Want::VisitFirst })
     }
 
+    pub(super) fn was_seen_since(&self, at: Instant) -> bool {
+        self.seen_at.is_some_and(|seen| seen >= at)
+    }
+
     pub(super) fn renew(&mut self, listing: RoomListing, is_joined: bool, now: Instant) {
         let has_news = listing.state_events != self.listing.state_events
             && Some(listing.state_events) != self.seen_state_events;
@@ -302,11 +306,16 @@ impl Entry {
             || is_joined != self.standing.is_joined
             || (self.state != State::Covered
                 && listing.joined_local_members != self.listing.joined_local_members);
+        let is_new = self.listing.is_empty() && !listing.is_empty() && self.state != State::Covered;
         let had_name = self.name().is_some();
         let has_other = listing.name != self.listing.name;
         self.listing = listing;
         self.is_renamed |= has_other && (had_name || self.name().is_some());
         self.standing.is_joined = is_joined;
+        if is_new {
+            // It was being made when it was listed before.
+            (self.quick_looks, self.want) = (QUICK_LOOKS, Want::VisitFirst);
+        }
         if changed {
             self.want = self.want.max(Want::Visit);
             // What failed before may go now; what is being fought over still waits.
@@ -320,13 +329,13 @@ impl Entry {
         let UnderWay { wanted, has_joined } = self.under_way.take().unwrap_or_default();
         self.is_believed = false;
         self.memory = visit.memory;
-        let is_being_made = self.is_new && self.quick_looks < QUICK_LOOKS && is_unfinished(visit.state);
+        let is_being_made = self.quick_looks > 0 && is_unfinished(visit.state);
         if is_being_made {
             self.state = State::Pending;
-            self.quick_looks += 1;
+            self.quick_looks -= 1;
         } else if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
             self.state = visit.state;
-            self.is_new = false;
+            self.quick_looks = 0;
         }
         let is_pending = self.state == State::Pending;
         self.pending_since = is_pending.then(|| self.pending_since.unwrap_or(now));
@@ -334,6 +343,7 @@ impl Entry {
         if let Some(standing) = visit.standing {
             self.standing = standing;
         }
+        self.seen_at = visit.seen_at.or(self.seen_at);
         if visit.acted > 0 && visit.error.is_none() {
             let recent = now.duration_since(self.repaired_at) < LONGEST_DELAY;
             self.repairs = if recent { self.repairs + 1 } else { 1 };

@@ -27,7 +27,9 @@ fn refresh(
     now: Instant,
 ) {
     let doubts = Doubts { wishes: wishes(), rooms: [doubted, &HashSet::new()] };
-    entries.refresh(listings, joined, &doubts, now);
+    // After all that was seen at that moment.
+    let asked_at = now + Duration::from_nanos(1);
+    entries.refresh(Listed { rooms: listings, joined: joined.clone(), asked_at }, &doubts, now);
 }
 
 fn room(number: u8) -> RoomId {
@@ -54,7 +56,7 @@ fn visit(state: State, acted: u32, fails: bool) -> Visit {
     let memory = Memory { is_greeted: acted > 0, was_functional_member: fails, ..Memory::default() };
     let is_excluded = matches!(state, State::Excluded(_));
     let standing = (!fails).then_some(Standing { is_joined: acted > 0, is_excluded });
-    Visit { state, memory, acted, standing, state_events: None, slowest: None, error }
+    Visit { state, memory, acted, standing, seen_at: None, state_events: None, slowest: None, error }
 }
 
 #[derive(Debug, Clone)]

@@ -40,10 +40,17 @@ pub fn excluded(facts: &RoomFacts, selection: &RoomSelection, identity: &Identit
 
 /// The reason for which an invitation to a room that the homeserver does not list is refused: such
 /// a room is on another server, and nobody of this one is in it.
-pub fn excluded_unlisted(room: &RoomId, selection: &RoomSelection) -> Option<Exclusion> {
+pub fn excluded_unlisted(
+    room: &RoomId,
+    in_excluded_space: bool,
+    selection: &RoomSelection,
+) -> Option<Exclusion> {
     let leaves = matches!(selection.leave, Leave::Everything { .. });
     let farewell = leaves.then_some(Exclusion::Farewell);
-    farewell.or_else(|| by_name(room, selection)).or(selection.local_only.then_some(Exclusion::RemoteRoom))
+    farewell
+        .or_else(|| by_name(room, selection))
+        .or(in_excluded_space.then_some(Exclusion::ExcludedSpace))
+        .or(selection.local_only.then_some(Exclusion::RemoteRoom))
 }
 
 fn by_name(room: &RoomId, selection: &RoomSelection) -> Option<Exclusion> {

@@ -170,11 +170,12 @@ fn every_exclusion_has_its_reason() {
 #[test]
 fn an_unlisted_room_is_remote() {
     let room = RoomId::parse("!elsewhere:there.org").unwrap();
-    assert_eq!(excluded_unlisted(&room, &RoomSelection::default()), Some(Exclusion::RemoteRoom));
+    assert_eq!(excluded_unlisted(&room, false, &RoomSelection::default()), Some(Exclusion::RemoteRoom));
     let everywhere = RoomSelection { local_only: false, ..RoomSelection::default() };
-    assert_eq!(excluded_unlisted(&room, &everywhere), None);
+    assert_eq!(excluded_unlisted(&room, false, &everywhere), None);
+    assert_eq!(excluded_unlisted(&room, true, &everywhere), Some(Exclusion::ExcludedSpace));
     let denied = RoomSelection { deny: vec![room.clone()], ..everywhere };
-    assert_eq!(excluded_unlisted(&room, &denied), Some(Exclusion::Denied));
+    assert_eq!(excluded_unlisted(&room, false, &denied), Some(Exclusion::Denied));
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod polling;
 mod price;
 mod slots;
 mod unlisted;
+mod visits;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,25 +18,24 @@ use tokio::{
     time::{Duration, Instant, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument as _;
 
-use self::{price::Price, slots::Slots, unlisted::Unlisted};
+use self::{polling::Look, price::Price, slots::Slots, unlisted::Unlisted, visits::Job};
 use super::{
     acts::ActLog,
     book::{RoomBook, Scribe},
-    carry_out::{Context, Errand, Visit, VisitError},
+    carry_out::{Context, Visit},
     entries::Entries,
-    facts::Surroundings,
     interface::{Control, CoverageState, Hint, Problem, RunnerSettings},
-    memory::Memory,
     pace::Pacer,
     planner::Identity,
     puppet::Puppet,
-    schedule::{Due, Free},
 };
 use crate::{
-    domain::{Clock, Failure, RoomId, selection::WishMark},
-    homeserver::{Connect, HomeserverError, Session},
+    domain::{
+        Clock, RoomId,
+        selection::{RoomSelection, WishMark},
+    },
+    homeserver::{Connect, Session},
 };
 
 /// The loop's parts; [`Self::run`] runs it.
@@ -95,6 +95,7 @@ impl Runner {
                     None => hints_open = false,
                 },
                 Some(ended) = work.jobs.join_next_with_id(), if !work.jobs.is_empty() => work.ended(ended),
+                Some(look) = work.looking.join_next(), if !work.looking.is_empty() => work.looked(look),
                 () = work.scribe.written() => {}
                 () = sleep_until(wake) => {}
             }
@@ -107,22 +108,13 @@ impl Runner {
     }
 }
 
-type Ended = Result<(tokio::task::Id, Visit), tokio::task::JoinError>;
-
-/// What is done in a room.
-#[derive(Debug)]
-enum Job {
-    Visit(Due),
-    /// To an invitation.
-    Answer(RoomId),
-}
-
 /// The loop's state.
 struct Work {
     context: Arc<Context>,
     settings: RunnerSettings,
     control: watch::Receiver<Control>,
-    /// Those that the rooms are judged by.
+    /// What the rooms are judged by, and its mark.
+    selection: Arc<RoomSelection>,
     wishes: WishMark,
     state: watch::Sender<CoverageState>,
     cancel: CancellationToken,
@@ -134,14 +126,22 @@ struct Work {
     early: HashSet<RoomId>,
     excluded: Arc<HashSet<RoomId>>,
     excluded_until: Instant,
+    /// They were found since what is wished has changed.
+    knows_excluded: bool,
     slots: Slots,
+    /// What is being asked about all rooms, one thing at a time.
+    looking: JoinSet<Look>,
+    /// When the last list of all rooms was asked for that has come.
+    listed_as_of: Option<Instant>,
     next_poll: Instant,
+    /// Not before that, whatever there is to find.
+    may_list_from: Instant,
     next_probe: Instant,
     next_short_list: Instant,
     probing: Price,
     listing: Price,
-    /// Number of rooms that were listed, as the homeserver counts them.
-    listed: u64,
+    /// Number of rooms that somebody is in, as the homeserver counted them.
+    inhabited: u64,
     quiet_until: Instant,
     poll_failures: u32,
     problem: Option<Problem>,
@@ -164,11 +164,13 @@ impl Work {
         cancel: CancellationToken,
     ) -> Self {
         let now = Instant::now();
-        let wishes = control.borrow().selection.mark(&runner.context.identity.bot);
+        let selection = Arc::new(control.borrow().selection.clone());
+        let wishes = selection.mark(&runner.context.identity.bot);
         Self {
             context: Arc::clone(&runner.context),
             settings: runner.settings.clone(),
             control,
+            selection,
             wishes,
             state,
             cancel,
@@ -179,13 +181,17 @@ impl Work {
             early: HashSet::new(),
             excluded: Arc::default(),
             excluded_until: now,
+            knows_excluded: false,
             slots: Slots::new(runner.settings.concurrency, now),
+            looking: JoinSet::new(),
+            listed_as_of: None,
             next_poll: now,
+            may_list_from: now,
             next_probe: now,
             next_short_list: now,
-            probing: Price::default(),
-            listing: Price::default(),
-            listed: 0,
+            probing: Price::one_part_of(10),
+            listing: Price::one_part_of(20),
+            inhabited: 0,
             quiet_until: now,
             poll_failures: 0,
             problem: None,
@@ -209,10 +215,10 @@ impl Work {
     }
 
     fn next_wake(&self) -> Instant {
-        let due = self.entries.next_due(self.free()).filter(|_| self.problem.is_none());
+        let due = self.entries.next_due(self.free()).filter(|_| self.may_visit());
         let due = due.map(|due| due.max(self.quiet_until));
         let write = self.scribe.free_at().filter(|_| self.entries.has_changes());
-        [due, write].into_iter().flatten().fold(self.next_look(), Instant::min)
+        [due, write, self.next_look()].into_iter().flatten().fold(Instant::now() + LONGEST_POLL, Instant::min)
     }
 
     fn note_rooms(&mut self) {
@@ -223,17 +229,15 @@ impl Work {
         }
     }
 
-    fn free(&self) -> Free {
-        let is_urgent = |job: &&Job| matches!(job, Job::Visit(Due { is_urgent: true, .. }));
-        let urgent = self.rooms_of_jobs.values().filter(is_urgent).count();
-        self.slots.free(urgent, self.rooms_of_jobs.len() - urgent)
-    }
-
     fn wishes_changed(&mut self) {
-        self.wishes = self.control.borrow().selection.mark(&self.context.identity.bot);
-        self.excluded_until = Instant::now();
-        self.next_poll = self.next_poll.min(Instant::now());
-        self.entries.all_due(Instant::now());
+        let now = Instant::now();
+        self.selection = Arc::new(self.control.borrow().selection.clone());
+        self.wishes = self.selection.mark(&self.context.identity.bot);
+        // What is on its way is about other wishes, or older than the end of a pause.
+        self.looking = JoinSet::new();
+        self.knows_excluded = false;
+        self.next_poll = self.next_poll.min(now);
+        self.entries.all_due(now);
     }
 
     fn hint(&mut self, hint: &Hint) {
@@ -249,86 +253,6 @@ impl Work {
         }
         if !is_listed && matches!(hint, Hint::Invited(_)) {
             self.unlisted.add(room, now);
-        }
-    }
-
-    fn dispatch(&mut self) {
-        let now = Instant::now();
-        if self.problem.is_some() || now < self.quiet_until || self.cancel.is_cancelled() {
-            return;
-        }
-        self.dispatch_unlisted(now);
-        for due in self.entries.take_due(now, self.free()) {
-            let Some(entry) = self.entries.get(&due.room) else { continue };
-            let listing = entry.listing.clone();
-            let memory: Memory = entry.memory.clone();
-            let around = Surroundings {
-                is_joined: entry.standing.is_joined,
-                in_excluded_space: self.excluded.contains(&due.room),
-                now_ms: self.context.clock.now().as_millisecond(),
-                ..Surroundings::default()
-            };
-            let context = Arc::clone(&self.context);
-            let control = self.control.clone();
-            let cancel = self.cancel.clone();
-            let visit = async move {
-                let selection = control.borrow().selection.clone();
-                // What is wished may change at any moment, and is judged anew then.
-                let may_act = || {
-                    let wished = control.borrow();
-                    !cancel.is_cancelled() && !wished.paused && wished.selection == selection
-                };
-                let (listing, selection) = (&listing, &selection);
-                let errand = Errand { listing, selection, around, may_act: &may_act };
-                context.visit(errand, memory).await
-            };
-            let job = self.jobs.spawn(visit.in_current_span());
-            self.rooms_of_jobs.insert(job.id(), Job::Visit(due));
-        }
-    }
-
-    fn ended(&mut self, ended: Ended) {
-        let now = Instant::now();
-        let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
-        match (self.rooms_of_jobs.remove(&id), ended) {
-            (Some(Job::Visit(Due { room, .. })), Ok((_, visit))) => {
-                self.note(&room, &visit, now);
-                if let Some(took) = visit.slowest {
-                    self.slots.answered_in(took, now);
-                }
-                if self.entries.visited(&room, visit, now) {
-                    self.pacer.settled(now);
-                }
-            }
-            (Some(Job::Answer(room)), Ok((_, visit))) => {
-                self.note(&room, &visit, now);
-                // It may have been listed meanwhile.
-                self.entries.hint(&room, true, now);
-            }
-            (Some(Job::Visit(Due { room, .. }) | Job::Answer(room)), Err(error)) => {
-                tracing::error!(%room, error = %error, "visit to a room ended without a result");
-                self.entries.abandoned(&room, now);
-            }
-            (None, _) => {}
-        }
-    }
-
-    fn note(&mut self, room: &RoomId, visit: &Visit, now: Instant) {
-        match &visit.error {
-            None => {
-                if visit.acted > 0 {
-                    tracing::info!(%room, state = ?visit.state, steps = visit.acted, "worked on a room");
-                    self.unlisted.remove(room);
-                }
-            }
-            Some(VisitError::Log) => self.quiet_until = self.quiet_until.max(now + LISTING_LAG),
-            Some(VisitError::Homeserver(error)) => {
-                if let HomeserverError::RateLimited { retry_after, .. } = error {
-                    let wait = retry_after.unwrap_or(LISTING_LAG).min(LONGEST_POLL);
-                    self.quiet_until = self.quiet_until.max(now + wait);
-                }
-                tracing::warn!(%room, error = %error, category = error.category(), "room cannot be worked on");
-            }
         }
     }
 

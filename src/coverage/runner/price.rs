@@ -11,17 +11,25 @@ const ANSWERS: usize = 8;
 
 /// How long the homeserver took for the last answers to one kind of question. The shortest of these times is what the
 /// question costs; the rest was waiting for others, which asking less would not change.
-#[derive(Debug, Default)]
-pub(super) struct Price(VecDeque<Duration>);
+#[derive(Debug)]
+pub(super) struct Price {
+    /// Asking may take one of so many parts of the homeserver's time.
+    parts: u32,
+    answers: VecDeque<Duration>,
+}
 
 impl Price {
-    /// A question was answered in this time. The pause until the next one, so that asking takes a tenth of the homeserver's
-    /// time at most, once the last answers tell what it costs.
+    pub(super) fn one_part_of(parts: u32) -> Self {
+        Self { parts, answers: VecDeque::new() }
+    }
+
+    /// A question was answered in this time. The pause until the next one, so that asking takes no more than its part, once the
+    /// last answers tell what it costs.
     pub(super) fn pause(&mut self, took: Duration, least: Duration) -> Duration {
-        self.0.push_front(took);
-        self.0.truncate(ANSWERS);
-        let cost = self.0.iter().min().copied().unwrap_or_default();
-        least.max(cost.saturating_mul(9).min(LONGEST_POLL))
+        self.answers.push_front(took);
+        self.answers.truncate(ANSWERS);
+        let cost = self.answers.iter().min().copied().unwrap_or_default();
+        least.max(cost.saturating_mul(self.parts.saturating_sub(1)).min(LONGEST_POLL))
     }
 }
 
@@ -30,9 +38,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_question_takes_a_tenth_of_the_time_and_one_slow_answer_is_no_price() {
+    fn a_question_takes_its_part_of_the_time_and_one_slow_answer_is_no_price() {
         let ms = Duration::from_millis;
-        let mut price = Price::default();
+        let mut price = Price::one_part_of(10);
         assert_eq!(price.pause(ms(10), ms(300)), ms(300));
         assert_eq!(price.pause(ms(100), ms(300)), ms(300), "somebody else was first");
         for _ in 0..6 {
@@ -40,6 +48,7 @@ mod tests {
         }
         assert_eq!(price.pause(ms(100), ms(300)), ms(900), "it has become dearer");
         assert_eq!(price.pause(ms(20), ms(300)), ms(300), "or cheaper");
-        assert_eq!(Price::default().pause(Duration::from_hours(1), ms(300)), LONGEST_POLL);
+        assert_eq!(Price::one_part_of(20).pause(ms(100), ms(300)), ms(1_900));
+        assert_eq!(Price::one_part_of(10).pause(Duration::from_hours(1), ms(300)), LONGEST_POLL);
     }
 }

@@ -5,14 +5,13 @@ use std::{collections::HashMap, sync::Arc};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::{Job, LISTING_LAG, Work};
-use crate::domain::{RoomId, selection::RoomSelection};
+use super::{LISTING_LAG, Work, visits::Job};
+use crate::domain::RoomId;
 
 /// An invitation is answered so often at most.
 const MOST_ATTEMPTS: u32 = 5;
 
-/// Invitations, each with the time from which it is believed that its room stays unlisted, and the number of attempts to
-/// answer it.
+/// Invitations, each with the time from which a list without its room is believed, and the number of attempts to answer it.
 #[derive(Debug, Default)]
 pub(super) struct Unlisted(HashMap<RoomId, (Instant, u32)>);
 
@@ -25,9 +24,9 @@ impl Unlisted {
         self.0.remove(room);
     }
 
-    /// Those to answer now, at most so many.
-    fn take_due(&mut self, most: usize, now: Instant) -> Vec<RoomId> {
-        let due = self.0.iter_mut().filter(|(_, (at, _))| *at <= now).take(most);
+    /// Those to answer now, at most so many: a list that was asked for then is without them.
+    fn take_due(&mut self, most: usize, listed_as_of: Instant, now: Instant) -> Vec<RoomId> {
+        let due = self.0.iter_mut().filter(|(_, (at, _))| *at <= listed_as_of).take(most);
         due.map(|(room, (at, attempts))| {
             *attempts += 1;
             *at = now + LISTING_LAG * 2_u32.pow(*attempts);
@@ -47,12 +46,13 @@ impl Work {
         self.unlisted
             .0
             .retain(|room, (_, attempts)| entries.get(room).is_none() && *attempts < MOST_ATTEMPTS);
-        for room in self.unlisted.take_due(self.free().ordinary, now) {
-            let (context, control, invited) = (Arc::clone(&self.context), self.control.clone(), room.clone());
-            let answer = async move {
-                let selection: RoomSelection = control.borrow().selection.clone();
-                context.answer_unlisted(&invited, &selection).await
-            };
+        let Some(listed_as_of) = self.listed_as_of else { return };
+        for room in self.unlisted.take_due(self.free().ordinary, listed_as_of, now) {
+            let in_excluded_space = self.excluded.contains(&room);
+            let (context, selection, invited) =
+                (Arc::clone(&self.context), Arc::clone(&self.selection), room.clone());
+            let answer =
+                async move { context.answer_unlisted(&invited, in_excluded_space, &selection).await };
             let job = self.jobs.spawn(answer.in_current_span());
             self.rooms_of_jobs.insert(job.id(), Job::Answer(room));
         }

@@ -22,21 +22,21 @@ pub(super) struct MockAdmin {
 
 impl MockHomeserver {
     /// Logs the call, waits, fails as planned, or lets `act` change the world.
-    pub(super) async fn perform<T>(
+    pub(super) async fn perform<T: Send>(
         &self,
         call: &'static str,
         subject: &str,
         caller: &str,
         act: impl FnOnce(&mut World) -> Result<T> + Send,
     ) -> Result<T> {
-        let (outcome, latency) = {
+        let (outcome, latency, delay) = {
             let mut faults = self.faults();
-            (faults.enter(call, subject, caller), faults.latency)
+            (faults.enter(call, subject, caller), faults.latency, faults.delays.get(call).copied())
         };
         if !latency.is_zero() {
             tokio::time::sleep(latency).await;
         }
-        match outcome {
+        let answer = match outcome {
             Outcome::Succeed => act(&mut self.world()),
             Outcome::Fail(error) => Err(error()),
             Outcome::LoseAnswer => {
@@ -47,7 +47,11 @@ impl MockHomeserver {
                     problem: "the answer broke off".to_owned(),
                 })
             }
+        };
+        if let Some(delay) = delay {
+            tokio::time::sleep(delay).await;
         }
+        answer
     }
 }
 
@@ -184,7 +188,7 @@ impl Entry for MockEntry {
 }
 
 impl MockAdmin {
-    async fn act<T>(
+    async fn act<T: Send>(
         &self,
         call: &'static str,
         subject: &str,
@@ -334,7 +338,8 @@ impl Admin for MockAdmin {
                     (room.joined_members, room.joined_local_members) = (0, 0);
                 }
             }
-            Ok(RoomList { total: rooms.len() as u64, rooms })
+            let inhabited = rooms.iter().filter(|room| !room.is_empty()).count() as u64;
+            Ok(RoomList { rooms, inhabited })
         };
         self.act("rooms", "", act).await
     }
@@ -343,7 +348,7 @@ impl Admin for MockAdmin {
         let act = |world: &mut World| {
             let listed = world.rooms.iter().filter(|(id, _)| !world.unlisted.contains(*id));
             let mut rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
-            rooms.retain(|room| room.joined_members > 0 && world.member_counts == MemberCounts::Known);
+            rooms.retain(|room| !room.is_empty() && world.member_counts == MemberCounts::Known);
             rooms.sort_by_key(|room| room.joined_members);
             rooms.truncate(usize::try_from(most).unwrap_or(usize::MAX));
             Ok(rooms)
@@ -351,8 +356,13 @@ impl Admin for MockAdmin {
         self.act("smallest_rooms", "", act).await
     }
 
-    async fn room_count(&self) -> Result<u64> {
-        self.act("room_count", "", |world| Ok(world.rooms.len() as u64)).await
+    async fn inhabited_rooms(&self) -> Result<u64> {
+        let act = |world: &mut World| {
+            let is_known = world.member_counts == MemberCounts::Known;
+            let inhabited = world.rooms.values().filter(|room| is_known && !room.is_empty());
+            Ok(inhabited.count() as u64)
+        };
+        self.act("inhabited_rooms", "", act).await
     }
 
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>> {

@@ -1,6 +1,6 @@
 //! Planned failures and the log of calls.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use crate::homeserver::HomeserverError;
 
@@ -48,6 +48,8 @@ struct Planned {
 pub(super) struct Faults {
     pub log: Vec<Recorded>,
     pub latency: Duration,
+    /// How long the answer to a call is on its way.
+    pub delays: HashMap<&'static str, Duration>,
     planned: Vec<Planned>,
 }
 

@@ -50,7 +50,7 @@ pub(super) struct MockInspect {
 }
 
 impl MockInspect {
-    async fn look<T>(
+    async fn look<T: Send>(
         &self,
         call: &'static str,
         subject: &str,

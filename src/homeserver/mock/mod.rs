@@ -239,6 +239,11 @@ impl MockHomeserver {
     pub fn set_latency(&self, latency: Duration) {
         self.faults().latency = latency;
     }
+
+    /// The answer to this call is on its way for so long: it says what was so before (tokio time).
+    pub fn delay_answers(&self, call: &'static str, delay: Duration) {
+        self.faults().delays.insert(call, delay);
+    }
 }
 
 impl Connect for MockHomeserver {

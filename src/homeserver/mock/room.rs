@@ -240,21 +240,30 @@ impl MockRoom {
         highest.cloned()
     }
 
+    /// The membership events of those who are in it.
+    fn joined(&self) -> impl Iterator<Item = &StateEvent> {
+        let is_joined = |event: &&StateEvent| {
+            event.event_type == "m.room.member" && event.content["membership"] == "join"
+        };
+        self.state.values().filter(is_joined)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.joined().next().is_none()
+    }
+
     pub(super) fn listing(&self, room_id: &RoomId) -> RoomListing {
         let text = |event_type: &str, field: &str| {
             Some(self.state_content(event_type, "")?.get(field)?.as_str()?.to_owned())
         };
         let local = format!(":{}", self.server);
-        let joined = |event: &&StateEvent| {
-            event.event_type == "m.room.member" && event.content["membership"] == "join"
-        };
         let is_local = |event: &&StateEvent| event.state_key.ends_with(&local);
         RoomListing {
             room_id: room_id.clone(),
             name: text("m.room.name", "name"),
             creator: self.creator.ends_with(&local).then(|| self.creator.clone()),
-            joined_local_members: self.state.values().filter(joined).filter(is_local).count() as u64,
-            joined_members: self.state.values().filter(joined).count() as u64,
+            joined_local_members: self.joined().filter(is_local).count() as u64,
+            joined_members: self.joined().count() as u64,
             version: Some(self.version.clone()),
             join_rules: text("m.room.join_rules", "join_rule"),
             room_type: text("m.room.create", "type"),

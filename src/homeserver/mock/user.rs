@@ -16,7 +16,7 @@ pub(super) struct MockUserAccess {
 }
 
 impl MockUserAccess {
-    async fn act<T>(
+    async fn act<T: Send>(
         &self,
         call: &'static str,
         subject: &str,

@@ -279,8 +279,8 @@ impl Admin for SynapseAdmin {
         rooms::smallest(self, most).await
     }
 
-    async fn room_count(&self) -> Result<u64> {
-        rooms::count(self).await
+    async fn inhabited_rooms(&self) -> Result<u64> {
+        rooms::inhabited(self).await
     }
 
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>> {

@@ -63,12 +63,13 @@ struct RoomsPage {
     next_batch: Option<u64>,
 }
 
-impl From<RoomsPage> for RoomList {
-    fn from(page: RoomsPage) -> Self {
-        Self {
-            rooms: readable::<RoomRow>(page.rooms).map(RoomListing::from).collect(),
-            total: page.total_rooms,
-        }
+impl RoomsPage {
+    fn empty(&self) -> u64 {
+        self.rooms.iter().filter(|row| row["joined_members"] == 0).count() as u64
+    }
+
+    fn listings(self) -> impl Iterator<Item = RoomListing> {
+        readable::<RoomRow>(self.rooms).map(RoomListing::from)
     }
 }
 
@@ -79,17 +80,17 @@ async fn page(admin: &SynapseAdmin, query: &[(&'static str, String)]) -> Result<
 }
 
 pub(super) async fn all(admin: &SynapseAdmin) -> Result<RoomList> {
-    let mut rooms = Vec::new();
+    let (mut rooms, mut empty) = (Vec::new(), 0);
     let mut from = 0;
     loop {
         let page = page(admin, &[("limit", LARGEST_PAGE.to_string()), ("from", from.to_string())]).await?;
-        let next = page.next_batch;
-        let mut list = RoomList::from(page);
-        rooms.append(&mut list.rooms);
+        let (next, total) = (page.next_batch, page.total_rooms);
+        empty += page.empty();
+        rooms.extend(page.listings());
         match next {
             // A page that does not advance would never end.
             Some(next) if next > from => from = next,
-            _ => return Ok(RoomList { rooms, total: list.total }),
+            _ => return Ok(RoomList { rooms, inhabited: total.saturating_sub(empty) }),
         }
     }
 }
@@ -100,11 +101,15 @@ pub(super) async fn smallest(admin: &SynapseAdmin, most: u64) -> Result<Vec<Room
         // The largest come first, unless it is asked backwards.
         ("order_by", "joined_members".to_owned()),
         ("dir", "b".to_owned()),
-        ("empty_rooms", "false".to_owned()),
+        without_empty_ones(),
     ];
-    page(admin, &query).await.map(|page| RoomList::from(page).rooms)
+    Ok(page(admin, &query).await?.listings().collect())
 }
 
-pub(super) async fn count(admin: &SynapseAdmin) -> Result<u64> {
-    Ok(page(admin, &[("limit", "1".to_owned())]).await?.total_rooms)
+pub(super) async fn inhabited(admin: &SynapseAdmin) -> Result<u64> {
+    Ok(page(admin, &[("limit", "1".to_owned()), without_empty_ones()]).await?.total_rooms)
+}
+
+fn without_empty_ones() -> (&'static str, String) {
+    ("empty_rooms", "false".to_owned())
 }

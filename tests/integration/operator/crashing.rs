@@ -122,8 +122,8 @@ impl Admin for CrashingAdmin {
     async fn smallest_rooms(&self, most: u64) -> Result<Vec<RoomListing>> {
         self.0.smallest_rooms(most).await
     }
-    async fn room_count(&self) -> Result<u64> {
-        self.0.room_count().await
+    async fn inhabited_rooms(&self) -> Result<u64> {
+        self.0.inhabited_rooms().await
     }
     async fn joined_rooms(&self, user: &UserId) -> Result<Vec<RoomId>> {
         self.0.joined_rooms(user).await

@@ -67,6 +67,24 @@ fn a_room_that_is_being_made_is_looked_at_often_and_before_others() {
 }
 
 #[test]
+fn a_room_that_was_listed_while_nobody_was_in_it_is_new_when_somebody_is() {
+    let (mut entries, mut now) = (Entries::new(Duration::from_mins(10)), Instant::now());
+    let empty = RoomListing { joined_members: 0, joined_local_members: 0, ..listing(1, 5) };
+    refresh(&mut entries, vec![empty], &HashSet::new(), &HashSet::new(), now);
+    while let Some(at) = entries.next_due(free(1)).filter(|at| *at < now + Duration::from_mins(1)) {
+        now = at;
+        entries.take_due(now, free(1));
+        entries.visited(&room(1), visit(State::Blocked(Obstacle::NobodyLocal), 0, false), now);
+    }
+    assert_eq!(entries.totals().blocked.len(), 1);
+    refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
+    let urgent = Free { urgent: 1, ordinary: 0 };
+    assert_eq!(entries.take_due(now, urgent).len(), 1, "before others");
+    entries.visited(&room(1), visit(State::Blocked(Obstacle::PowerLevelsMissing), 0, false), now);
+    assert!(entries.next_due(urgent).is_some_and(|at| at < now + Duration::from_secs(1)), "it is being made");
+}
+
+#[test]
 fn that_the_bot_is_in_a_room_is_news_only_where_nobody_knew() {
     let (mut entries, mut now) = (Entries::new(Duration::from_mins(10)), Instant::now());
     refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
