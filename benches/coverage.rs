@@ -15,7 +15,7 @@ use std::{
 use async_trait::async_trait;
 use ems_bots::{
     coverage::{
-        Act, ActLog, ActLogError, ActOutcome, BookError, Control, CoverageState, RoomBook, Runner,
+        Act, ActLog, ActLogError, ActOutcome, BookError, Control, CoverageState, Hint, RoomBook, Runner,
         RunnerSettings, planner::Identity,
     },
     domain::{Localpart, RoomId, ServerName, SystemClock, UserId, room::RoomNote},
@@ -29,6 +29,8 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+/// Until all rooms are covered.
+const LONGEST: Duration = Duration::from_mins(10);
 /// Of [`churn`].
 const SEED: u64 = 1;
 
@@ -119,15 +121,23 @@ impl World {
         self.homeserver.force_state(room, &self.creator, "m.room.power_levels", "", content);
     }
 
-    /// What people do against the bot, and without it.
-    fn disturb(&mut self, rng: &mut StdRng) {
+    /// What people do against the bot, and without it. The result is the room of which sync would tell it.
+    fn disturb(&mut self, rng: &mut StdRng) -> Option<RoomId> {
         let room = self.rooms[rng.random_range(0..self.rooms.len())].clone();
         match rng.random_range(0..4) {
-            0 => drop(self.new_room()),
+            0 => {
+                self.new_room();
+                return None;
+            }
             1 => self.homeserver.force_membership(&room, &self.bot, "leave"),
-            2 => self.homeserver.force_membership(&room, &self.bot, "ban"),
+            // Nobody bans whom they have no more power than, and nobody could lift it.
+            2 => {
+                self.write_power(&room, 0);
+                self.homeserver.force_membership(&room, &self.bot, "ban");
+            }
             _ => self.write_power(&room, 0),
         }
+        Some(room)
     }
 
     fn is_admin_everywhere(&self) -> bool {
@@ -141,6 +151,7 @@ impl World {
 
 struct Running {
     counts: Arc<Counts>,
+    hints: mpsc::UnboundedSender<Hint>,
     state: watch::Receiver<CoverageState>,
     cancel: CancellationToken,
     task: tokio::task::JoinHandle<()>,
@@ -163,14 +174,15 @@ impl Running {
         let (wishes, control) = watch::channel(Control::default());
         let (reports, state) = watch::channel(CoverageState::default());
         let cancel = CancellationToken::new();
-        let (_, hints) = mpsc::unbounded_channel();
-        let task = tokio::spawn(runner.run(control, hints, reports, cancel.clone()));
-        Self { counts, state, cancel, task, _wishes: wishes }
+        let (hints, hinted) = mpsc::unbounded_channel();
+        let task = tokio::spawn(runner.run(control, hinted, reports, cancel.clone()));
+        Self { counts, hints, state, cancel, task, _wishes: wishes }
     }
 
     async fn covers(&mut self, rooms: usize) {
         let all = |state: &CoverageState| state.totals.covered == rooms as u64 && state.totals.pending == 0;
-        self.state.wait_for(all).await.unwrap();
+        let done = tokio::time::timeout(LONGEST, self.state.wait_for(all)).await.is_ok();
+        assert!(done, "{rooms} rooms are not covered after {LONGEST:?}: {:?}", self.state.borrow().totals);
     }
 
     async fn stop(self) {
@@ -226,7 +238,9 @@ async fn churn(world: &mut World, bot: &mut Running, seconds: usize) {
     let mut uncovered = Vec::new();
     for turn in 0..seconds * 100 {
         tick.tick().await;
-        world.disturb(&mut rng);
+        if let Some(room) = world.disturb(&mut rng) {
+            bot.hints.send(Hint::Room(room)).unwrap();
+        }
         if turn % 100 == 99 {
             uncovered.push(world.rooms.len() as u64 - bot.state.borrow().totals.covered);
         }
@@ -234,7 +248,7 @@ async fn churn(world: &mut World, bot: &mut Running, seconds: usize) {
     let ended = Instant::now();
     bot.covers(world.rooms.len()).await;
     while !world.is_admin_everywhere() {
-        assert!(ended.elapsed() < Duration::from_mins(5), "the loop believes in what is not so");
+        assert!(ended.elapsed() < LONGEST, "the loop believes in what is not so");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     uncovered.sort_unstable();
