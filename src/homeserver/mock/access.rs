@@ -60,6 +60,18 @@ pub(super) fn refused(what: &'static str, status: u16, errcode: &str, message: &
 }
 
 impl World {
+    /// What its list says.
+    fn listings(&self) -> Vec<RoomListing> {
+        let listed = self.rooms.iter().filter(|(id, _)| !self.unlisted.contains(*id));
+        let mut rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
+        if self.member_counts == MemberCounts::Late {
+            for room in &mut rooms {
+                (room.joined_members, room.joined_local_members) = (0, 0);
+            }
+        }
+        rooms
+    }
+
     pub(super) fn token(&self, session: &Session, what: &'static str) -> Result<&Token> {
         let token = self
             .tokens
@@ -331,13 +343,7 @@ impl Admin for MockAdmin {
 
     async fn rooms(&self) -> Result<RoomList> {
         let act = |world: &mut World| {
-            let listed = world.rooms.iter().filter(|(id, _)| !world.unlisted.contains(*id));
-            let mut rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
-            if world.member_counts == MemberCounts::Late {
-                for room in &mut rooms {
-                    (room.joined_members, room.joined_local_members) = (0, 0);
-                }
-            }
+            let rooms = world.listings();
             let inhabited = rooms.iter().filter(|room| !room.is_empty()).count() as u64;
             Ok(RoomList { rooms, inhabited })
         };
@@ -346,9 +352,8 @@ impl Admin for MockAdmin {
 
     async fn smallest_rooms(&self, most: u64) -> Result<Vec<RoomListing>> {
         let act = |world: &mut World| {
-            let listed = world.rooms.iter().filter(|(id, _)| !world.unlisted.contains(*id));
-            let mut rooms: Vec<_> = listed.map(|(id, room)| room.listing(id)).collect();
-            rooms.retain(|room| !room.is_empty() && world.member_counts == MemberCounts::Known);
+            let mut rooms = world.listings();
+            rooms.retain(|room| !room.is_empty());
             rooms.sort_by_key(|room| room.joined_members);
             rooms.truncate(usize::try_from(most).unwrap_or(usize::MAX));
             Ok(rooms)
