@@ -137,6 +137,11 @@ impl Scene {
         empty(self.volume.path());
     }
 
+    /// Whether there is a folder for the device of this number.
+    pub(crate) fn has_store(&self, number: u32) -> bool {
+        self.volume.path().join(format!("store-{number}")).exists()
+    }
+
     pub(crate) fn account_data(&self, kind: &str) -> Option<Value> {
         self.fake.world().account_data.get(kind).cloned()
     }

@@ -242,15 +242,19 @@ async fn refusals_are_told_apart() {
             "{limited:?}"
         );
         let locked = r#"{"errcode":"M_USER_LOCKED","error":"x","soft_logout":true}"#;
-        assert!(matches!(refused(401, locked).await, SessionError::Locked));
+        let refusal = refused(401, locked).await;
+        assert!(matches!(refusal, SessionError::Locked), "{refusal:?}");
         let gone = r#"{"errcode":"M_USER_DEACTIVATED","error":"x"}"#;
-        assert!(matches!(refused(403, gone).await, SessionError::Deactivated));
+        let refusal = refused(403, gone).await;
+        assert!(matches!(refusal, SessionError::Deactivated), "{refusal:?}");
         let forbidden = r#"{"errcode":"M_FORBIDDEN","error":"x"}"#;
-        assert!(matches!(refused(403, forbidden).await, SessionError::PasswordRefused));
+        let refusal = refused(403, forbidden).await;
+        assert!(matches!(refusal, SessionError::PasswordRefused), "{refusal:?}");
         let failing = refused(502, "<html>").await;
         assert!(matches!(failing, SessionError::Server { status: 502 }), "{failing:?}");
         let cut = refused(200, r#"{"user_id": "@audit"#).await;
         assert!(matches!(cut, SessionError::Unreachable { .. }), "{cut:?}");
+        assert!(!scene.has_store(1), "a refused login leaves no store that is still being closed");
         scene.fake.world().password_login = false;
         let disabled = scene.started().establish(None).await.unwrap_err();
         assert!(matches!(disabled, SessionError::PasswordLoginDisabled), "{disabled:?}");

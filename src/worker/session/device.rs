@@ -7,7 +7,7 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use matrix_sdk::{
-    Client, HttpError, SessionMeta, SessionTokens, SqliteStoreConfig,
+    Client, ClientBuilder, HttpError, SessionMeta, SessionTokens, SqliteStoreConfig,
     authentication::matrix::MatrixSession,
     config::{RequestConfig, SyncSettings, SyncToken},
     cross_process_lock::CrossProcessLockConfig,
@@ -27,7 +27,10 @@ use matrix_sdk::{
 use secrecy::{ExposeSecret, SecretString};
 use sha2::Sha256;
 
-use super::{SessionError, SessionFile, Settings, classify, classify_http, file::volume};
+use super::{
+    SessionError, SessionFile, Settings, classify, classify_http,
+    file::{try_volume, volume},
+};
 use crate::domain::DeviceId;
 
 /// Where the access token is kept in the encrypted store.
@@ -45,24 +48,27 @@ pub(super) fn folder(settings: &Settings, number: u32) -> PathBuf {
     settings.data_dir.join(format!("store-{number}"))
 }
 
+/// What every client of the bot is made of.
+fn builder(settings: &Settings) -> Result<ClientBuilder, SessionError> {
+    Ok(Client::builder()
+        .homeserver_url(&settings.homeserver)
+        .respect_login_well_known(false)
+        .http_client(http_client(settings)?)
+        .request_config(RequestConfig::new().disable_retry().timeout(Duration::from_secs(30)))
+        .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
+        .with_encryption_settings(encryption_settings())
+        // The bot reads; it must not hand the history of a room to whoever is invited to it.
+        .with_enable_share_history_on_invite(false))
+}
+
 /// A client with the store of a device, not logged in yet.
 pub(super) async fn build(settings: &Settings, number: u32) -> Result<Client, SessionError> {
     let folder = folder(settings, number);
     std::fs::create_dir_all(&folder).map_err(|error| volume("cannot make a folder", &error))?;
     let store = SqliteStoreConfig::new(&folder).key(Some(&store_key(settings)?));
-    Client::builder()
-        .homeserver_url(&settings.homeserver)
-        .respect_login_well_known(false)
-        .http_client(http_client(settings)?)
-        .request_config(RequestConfig::new().disable_retry().timeout(Duration::from_secs(30)))
-        .sqlite_store_with_config_and_cache_path(store, None::<&Path>)
-        .cross_process_store_config(CrossProcessLockConfig::SingleProcess)
-        .with_encryption_settings(encryption_settings())
-        // The bot reads; it must not hand the history of a room to whoever is invited to it.
-        .with_enable_share_history_on_invite(false)
-        .build()
-        .await
-        .map_err(|error| SessionError::Volume { problem: error.to_string().chars().take(200).collect() })
+    let stored = builder(settings)?.sqlite_store_with_config_and_cache_path(store, None::<&Path>);
+    let built = stored.build().await;
+    built.map_err(|error| SessionError::Volume { problem: error.to_string().chars().take(200).collect() })
 }
 
 /// Nothing by itself: identity, secret storage and backup are made in an order that survives
@@ -108,21 +114,19 @@ pub(super) fn store_key(settings: &Settings) -> Result<[u8; 32], SessionError> {
     Ok(mac.finalize().into_bytes().into())
 }
 
-/// Logs in as a new device and keeps the token in its store.
+/// Logs in as a new device and keeps the token in its store, which is made only for a login that was
+/// accepted: a store that is closed goes on writing for a moment, and would break its successor's files.
 pub(super) async fn log_in(settings: &Settings, number: u32) -> Result<(Client, DeviceId), SessionError> {
+    try_volume(&settings.data_dir)?;
+    let device = format!("{}-{number}", settings.secrets.device_prefix);
+    let device = DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?;
+    let token = request_token(settings, &device).await?;
     let store = folder(settings, number);
     if store.exists() {
         // No session file names it: a login that was interrupted before it was of any use.
         std::fs::remove_dir_all(&store).map_err(|error| volume("cannot remove a folder", &error))?;
     }
     let client = build(settings, number).await?;
-    let offered = client.matrix_auth().get_login_types().await.map_err(|error| classify_http(&error))?;
-    if !offered.flows.iter().any(|flow| matches!(flow, LoginType::Password(_))) {
-        return Err(SessionError::PasswordLoginDisabled);
-    }
-    let device = format!("{}-{number}", settings.secrets.device_prefix);
-    let device = DeviceId::parse(device).map_err(|_| SessionError::Incomplete { problem: "device name" })?;
-    let token = request_token(&client, settings, &device).await?;
     keep_token(&client, token.clone()).await?;
     enter(&client, settings, &device, token).await?;
     client.encryption().wait_for_e2ee_initialization_tasks().await;
@@ -130,18 +134,20 @@ pub(super) async fn log_in(settings: &Settings, number: u32) -> Result<(Client, 
 }
 
 /// One login, not the SDK's own: that one waits in silence for as long as a limited homeserver asks.
-async fn request_token(
-    client: &Client,
-    settings: &Settings,
-    device: &DeviceId,
-) -> Result<String, SessionError> {
+async fn request_token(settings: &Settings, device: &DeviceId) -> Result<String, SessionError> {
+    let visitor = builder(settings)?.build().await;
+    let visitor = visitor.map_err(|error| SessionError::Client { problem: error.to_string() })?;
+    let offered = visitor.matrix_auth().get_login_types().await.map_err(|error| classify_http(&error))?;
+    if !offered.flows.iter().any(|flow| matches!(flow, LoginType::Password(_))) {
+        return Err(SessionError::PasswordLoginDisabled);
+    }
     let user = UserIdentifier::Matrix(MatrixUserIdentifier::new(settings.user.as_str().to_owned()));
     let password = settings.secrets.password.expose_secret().to_owned();
     let mut request =
         login::v3::Request::new(login::v3::LoginInfo::Password(login::v3::Password::new(user, password)));
     request.device_id = Some(OwnedDeviceId::from(device.as_str()));
     request.initial_device_display_name = Some("EMS bot worker".to_owned());
-    match client.send(request).await {
+    match visitor.send(request).await {
         Ok(response) => Ok(response.access_token),
         Err(error) => Err(login_error(&error)),
     }

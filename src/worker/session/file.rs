@@ -10,6 +10,9 @@ use crate::domain::{DeviceId, UserId};
 
 const NAME: &str = "session.json";
 
+/// Bytes. The four databases of a device that only logged in take 0.7 MiB with their logs.
+const ROOM_FOR_A_STORE: usize = 1 << 20;
+
 /// The identity that this product made for the bot. Once it stands in the account data and in the
 /// trail, it is finished, and is never replaced except by a person's decision.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +80,16 @@ impl SessionFile {
     }
 }
 
+/// Whether the volume has room for a new store: a login whose token it cannot keep would leave one more
+/// device behind with each attempt.
+pub(super) fn try_volume(folder: &Path) -> Result<(), SessionError> {
+    let trial = folder.join("trial");
+    let written = std::fs::File::create(&trial)
+        .and_then(|mut file| file.write_all(&vec![0; ROOM_FOR_A_STORE]).and_then(|()| file.sync_all()));
+    let removed = std::fs::remove_file(&trial);
+    written.and(removed).map_err(|error| volume("no room for a new device", &error))
+}
+
 pub(super) fn volume(what: &str, error: &std::io::Error) -> SessionError {
     SessionError::Volume { problem: format!("{what}: {error}") }
 }
@@ -107,6 +120,15 @@ mod tests {
         assert_eq!(SessionFile::load(folder.path(), &file.user_id).unwrap(), Some(file));
         let mode = std::fs::metadata(folder.path().join(NAME)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_volume_is_tried_without_a_trace() {
+        let folder = tempfile::tempdir().unwrap();
+        try_volume(folder.path()).unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        let refused = try_volume(&folder.path().join("gone"));
+        assert!(matches!(refused, Err(SessionError::Volume { .. })), "{refused:?}");
     }
 
     #[test]
