@@ -1,24 +1,21 @@
 //! One visit to one room: facts, plan, act, look again, until there is nothing left to do.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use tokio::time::{Duration, Instant};
 
 use super::{
-    acts::{Act, ActLog, ActOutcome, SentEvent},
+    acts::ActLog,
     facts::{self, Marks, Surroundings},
-    memory::Memory,
+    memory::{JustNow, Memory},
     planner::{
-        Exclusion, Identity, MOST_REPEATS, Membership, Obstacle, Plan, Recalled, RoomFacts, Step, StepKind,
-        excluded, plan,
+        Exclusion, Identity, Invitation, MOST_REPEATS, Membership, Obstacle, Plan, Recalled, RoomFacts, Step,
+        StepKind, excluded, excluded_unlisted, plan,
     },
     puppet::Puppet,
 };
 use crate::{
-    domain::{Clock, Failure, RoomId, room::RoomState, selection::RoomSelection},
+    domain::{Clock, RoomId, room::RoomState, selection::RoomSelection},
     homeserver::{Admin, HomeserverError, Result, RoomListing},
 };
 
@@ -50,7 +47,7 @@ pub(super) enum State {
 impl State {
     fn of(plan: &Plan) -> Self {
         match plan {
-            Plan::Step(_) => Self::Pending,
+            Plan::Step(_) | Plan::Wait => Self::Pending,
             Plan::Covered => Self::Covered,
             Plan::Limited(reason) => Self::Limited(*reason),
             Plan::Excluded(reason) => Self::Excluded(*reason),
@@ -96,6 +93,8 @@ pub(super) struct Standing {
 pub(super) struct Visit {
     pub state: State,
     pub memory: Memory,
+    /// What decides is not known yet, and will be in a moment.
+    pub waits: bool,
     /// Steps that were carried out.
     pub acted: u32,
     /// Where the bot was seen to be; unknown if it could not be looked at.
@@ -114,6 +113,7 @@ impl Visit {
         Self {
             state: State::Pending,
             memory,
+            waits: false,
             acted: 0,
             standing: None,
             seen_at: None,
@@ -136,7 +136,7 @@ pub(super) struct Errand<'a> {
 impl Context {
     /// Visits a room.
     pub(super) async fn visit(&self, mut errand: Errand<'_>, memory: Memory) -> Visit {
-        let memory = Memory { just_marked: false, ..memory };
+        let memory = Memory { just_now: JustNow::default(), ..memory };
         let mut visit = Visit::new(memory);
         if let Err(error) = self.try_visit(&mut errand, &mut visit).await {
             if let VisitError::Homeserver(HomeserverError::Refused { .. }) = &error {
@@ -167,11 +167,19 @@ impl Context {
                 continue;
             }
             visit.state = State::of(&plan);
+            visit.waits = matches!(plan, Plan::Wait);
             // Whoever is asked for a notice later does not owe it to rooms where they have been for long.
             visit.memory.is_greeted |= matches!(plan, Plan::Covered | Plan::Limited(_));
             let Plan::Step(step) = plan else { return Ok(()) };
             if !(errand.may_act)() {
                 return Ok(());
+            }
+            if let Step::PostNotice(notice) = &step
+                && !visit.memory.just_now.joined
+                && self.has_posted(&facts.room_id, notice).await?
+            {
+                visit.memory.is_greeted = true;
+                continue;
             }
             let act = self.intend(&facts.room_id, &step).await?;
             if matches!(step, Step::Recall { .. } | Step::Return { .. }) {
@@ -269,74 +277,15 @@ impl Context {
         }
     }
 
-    async fn intend(&self, room: &RoomId, step: &Step) -> std::result::Result<Act, VisitError> {
-        let act = Act {
-            id: format!("coverage:{}:{}", self.started_ms, self.acts.fetch_add(1, Ordering::Relaxed)),
-            room_id: room.clone(),
-            kind: step.kind(),
-            on_behalf_of: step.on_behalf_of().map(ToOwned::to_owned),
-            person: step.person().map(ToOwned::to_owned),
-            reason: step.reason(),
-        };
-        match self.log.intend(&act).await {
-            Ok(()) => Ok(act),
-            Err(error) => {
-                tracing::warn!(%room, step = step.kind().as_str(), error = %error, "not done, since it cannot be recorded");
-                Err(VisitError::Log)
-            }
-        }
-    }
-
-    /// Records how an act ended, with what it made the homeserver send in somebody's name.
-    async fn record(
-        &self,
-        act: &Act,
-        result: &Result<()>,
-        before: &Marks,
-        after: std::result::Result<&Marks, &HomeserverError>,
-    ) {
-        let sent = match after {
-            Ok(after) if act.on_behalf_of.is_some() => self.sent(before, after),
-            _ => Vec::new(),
-        };
-        let outcome = match (result, after) {
-            (Err(error), _) => ActOutcome::Failed { category: error.category(), sent },
-            (Ok(()), Err(_)) if act.on_behalf_of.is_some() => {
-                ActOutcome::Failed { category: "unverified", sent }
-            }
-            (Ok(()), _) => ActOutcome::Done { sent },
-        };
-        if let Err(error) = self.log.outcome(act, &outcome).await {
-            tracing::warn!(room = %act.room_id, act = act.id, error = %error, "outcome cannot be recorded");
-        }
-    }
-
-    fn sent(&self, before: &Marks, after: &Marks) -> Vec<SentEvent> {
-        let pairs = [
-            ("m.room.power_levels", &before.power_levels, &after.power_levels),
-            ("m.room.member", &before.membership, &after.membership),
-            ("m.room.member", &before.recalled, &after.recalled),
-        ];
-        let new = pairs.into_iter().filter(|(_, before, after)| before != after);
-        let event = |event_type: &str, mark: &Option<(String, String)>| {
-            let (event_id, sender) = mark.clone()?;
-            (sender != self.identity.bot.as_str()).then(|| SentEvent {
-                event_id,
-                event_type: event_type.to_owned(),
-                sender,
-            })
-        };
-        new.filter_map(|(event_type, _, after)| event(event_type, after)).collect()
-    }
-
     /// Refuses or accepts an invitation to a room that the homeserver does not list.
     pub(super) async fn answer_unlisted(
         &self,
         room: &RoomId,
+        invitation: &Invitation,
         in_excluded_space: bool,
         selection: &RoomSelection,
     ) -> Visit {
-        let step = match super::planner::excluded_unlisted(room, in_excluded_space, selection) {
+        let step = match excluded_unlisted(room, invitation, in_excluded_space, selection) {
             Some(reason) => Step::RefuseInvitation(reason),
             None => Step::Join { via: Vec::new() },
         };

@@ -213,6 +213,11 @@ impl Entries {
         }
     }
 
+    /// Makes a room due: what is wished of it may have changed.
+    pub(super) fn due(&mut self, room: &RoomId, now: Instant) {
+        self.change(room, |entry| entry.wished(now));
+    }
+
     /// The earliest time at which a room can be visited.
     pub(super) fn next_due(&self, free: Free) -> Option<Instant> {
         self.schedule.next(free)

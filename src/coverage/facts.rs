@@ -2,17 +2,19 @@
 //!
 //! A big room that the bot is in with full power needs its power levels only, unless the bot is to leave it. Every
 //! other room is read whole, once per change.
-//!
-//! A chat is direct if one of its people was invited with `is_direct`: the invitation itself, or
-//! what the present membership replaced, event by event. That is what the client that made the chat
-//! said, and the homeserver keeps it; the number of members alone would take every small room for
-//! a direct chat.
+
+use std::{collections::HashSet, sync::Arc};
 
 use serde_json::Value;
 
-use super::planner::{
-    self, Candidate, DirectChat, FULL_POWER, FUNCTIONAL_MEMBERS, Identity, Membership, Power, Recalled,
-    RoomFacts, Succession, content, listed_functional_members, read_power,
+use super::{
+    direct::{LARGEST_DIRECT_CHAT, direct_chat},
+    past,
+    planner::{
+        self, Candidate, FULL_POWER, Identity, Membership, Power, Recalled, RoomFacts, Succession, content,
+        read_power,
+    },
+    spaces,
 };
 use crate::{
     domain::{
@@ -22,14 +24,14 @@ use crate::{
     homeserver::{Admin, Result, RoomListing, StateEvent},
 };
 
-/// A chat with more members than this is not looked at for being direct.
-const LARGEST_DIRECT_CHAT: u64 = 8;
-/// A membership's history is followed no further than this.
-const LONGEST_HISTORY: usize = 12;
 /// So many accounts are looked at for somebody who is an admin after the bot.
 const MOST_CANDIDATES: usize = 20;
 /// So many servers are asked to join a room by.
 const MOST_SERVERS: usize = 5;
+/// So often a new room that has only its creator is looked at before it is no direct chat.
+const LOOKS_FOR_INVITATIONS: u32 = 3;
+/// So many spaces are asked whether a room is in them that says so.
+const MOST_CLAIMS: usize = 20;
 
 /// Identifiers of the events that `make_room_admin` replaces; another one means that it was sent.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -47,8 +49,10 @@ pub struct Marks {
 pub struct Surroundings {
     /// The bot is among its joined members.
     pub is_joined: bool,
-    /// The room is an excluded space or below one.
-    pub in_excluded_space: bool,
+    /// It is new, so that what belongs to its creation may be missing, and was looked at so often.
+    pub new_for: Option<u32>,
+    /// Excluded spaces and the rooms below them.
+    pub excluded: Arc<HashSet<RoomId>>,
     /// Milliseconds since 1970, to judge inactivity.
     pub now_ms: i64,
     /// Who was brought back, or is about to be.
@@ -86,32 +90,127 @@ pub async fn gather(
     identity: &Identity,
     around: &Surroundings,
 ) -> Result<Seen> {
-    let room = &listing.room_id;
     let stays = !matches!(selection.leave, Leave::Everything { .. });
-    if stays && around.is_joined && around.recalled.is_none() && listing.joined_members > LARGEST_DIRECT_CHAT
+    let is_large = listing.joined_members > LARGEST_DIRECT_CHAT as u64;
+    if stays
+        && around.is_joined
+        && around.recalled.is_none()
+        && is_large
+        && let Some(seen) = glance(admin, listing, selection, identity, around).await?
     {
-        let state = admin.room_state(room, Some("m.room.power_levels")).await?;
-        let power = read_power(&state, identity, &around.unhelpful);
-        if matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
-            let has_local_members = listing.joined_local_members > 1;
-            let facts = base(listing, &state, power, Membership::Joined, has_local_members, identity, around);
-            if !planner::leaves(&facts, selection, identity) {
-                let marks = marks(&state, identity, around);
-                return Ok(Seen { facts, marks, state, is_whole: false });
-            }
-        }
+        return Ok(seen);
     }
-    let state = admin.room_state(room, None).await?;
-    let power = read_power(&state, identity, &around.unhelpful);
-    let membership = membership(&state, identity.bot.as_str());
-    let has_local_members = has_local_members(&state, identity);
-    let mut facts = base(listing, &state, power, membership, has_local_members, identity, around);
+    let state = admin.room_state(&listing.room_id, None).await?;
+    let mut facts = RoomFacts {
+        membership: membership(&state, identity.bot.as_str()),
+        has_local_members: has_local_members(&state, identity),
+        ..base(listing, &state, identity, around)
+    };
     if stays && matches!(facts.power, Power::Known(_)) {
-        facts.direct = direct_chat(admin, &state, identity).await?;
-        facts.is_inactive =
-            membership != Membership::Joined && is_inactive(admin, room, selection, around.now_ms).await?;
+        facts.replaces = replaces(admin, listing, &state).await?;
+        facts.in_excluded_space = in_excluded_space(&facts, around);
+        facts.direct = direct_chat(admin, &state, &facts.replaces, identity).await?;
+        facts.is_inactive = facts.membership != Membership::Joined
+            && is_inactive(admin, &listing.room_id, selection, around.now_ms).await?;
+        look_at_claims(admin, &mut facts, &state, around).await?;
+        facts.is_unclear |= may_turn_out(&facts, &state, selection, around);
+    } else if stays && facts.power == Power::NotShown && around.new_for.is_none() {
+        look_back(admin, &mut facts, identity, around).await?;
     }
-    Ok(Seen { facts, marks: marks(&state, identity, around), state, is_whole: true })
+    let marks = marks(&state, identity, around);
+    Ok(Seen { facts, marks, state, is_whole: true })
+}
+
+/// The facts of a large room that the bot is in, if it is as it should be.
+async fn glance(
+    admin: &dyn Admin,
+    listing: &RoomListing,
+    selection: &RoomSelection,
+    identity: &Identity,
+    around: &Surroundings,
+) -> Result<Option<Seen>> {
+    let mut state = admin.room_state(&listing.room_id, Some("m.room.power_levels")).await?;
+    let power = read_power(&state, identity, &around.unhelpful);
+    if !matches!(&power, Power::Known(known) if known.bot >= FULL_POWER) {
+        return Ok(None);
+    }
+    if selection.names_rooms() {
+        state.extend(admin.room_state(&listing.room_id, Some("m.room.create")).await?);
+    }
+    let mut facts = RoomFacts {
+        power,
+        membership: Membership::Joined,
+        has_local_members: listing.joined_local_members > 1,
+        replaces: replaces(admin, listing, &state).await?,
+        ..base(listing, &state, identity, around)
+    };
+    facts.in_excluded_space = in_excluded_space(&facts, around);
+    let marks = marks(&state, identity, around);
+    let stays = !planner::leaves(&facts, selection, identity);
+    Ok(stays.then_some(Seen { facts, marks, state, is_whole: false }))
+}
+
+async fn replaces(admin: &dyn Admin, listing: &RoomListing, state: &[StateEvent]) -> Result<Vec<RoomId>> {
+    past::replaced_by(admin, &listing.room_id, content(state, "m.room.create", "")).await
+}
+
+/// Whether the room, or one that it replaces, is known to be an excluded space or below one.
+fn in_excluded_space(facts: &RoomFacts, around: &Surroundings) -> bool {
+    std::iter::once(&facts.room_id).chain(&facts.replaces).any(|room| around.excluded.contains(room))
+}
+
+/// A room that is made in a space says so at once, and the space a moment later: what is known of excluded spaces is older.
+async fn look_at_claims(
+    admin: &dyn Admin,
+    facts: &mut RoomFacts,
+    state: &[StateEvent],
+    around: &Surroundings,
+) -> Result<()> {
+    let parents = state.iter().filter(|event| event.event_type == "m.space.parent");
+    let claimed = parents.filter_map(|event| RoomId::parse(event.state_key.as_str()).ok());
+    for space in claimed.filter(|space| around.excluded.contains(space)).take(MOST_CLAIMS) {
+        facts.in_excluded_space |= spaces::children(admin, &space).await?.contains(&facts.room_id);
+        facts.is_unclear |= around.new_for.is_some() && !facts.in_excluded_space;
+    }
+    Ok(())
+}
+
+/// Whether the next moments may show that a new room is one of those that are left out. A client that makes a direct chat
+/// invites within the request that makes it, and an upgrade makes the new room before it says so in the old one; the homeserver
+/// carries both out last.
+fn may_turn_out(
+    facts: &RoomFacts,
+    state: &[StateEvent],
+    selection: &RoomSelection,
+    around: &Surroundings,
+) -> bool {
+    let Some(looks) = around.new_for else { return false };
+    let is_alone = state.iter().filter(|event| event.event_type == "m.room.member").count() == 1;
+    let may_become_chat = looks < LOOKS_FOR_INVITATIONS && is_alone && facts.direct.is_none();
+    let claims = content(state, "m.room.create", "").and_then(past::predecessor).is_some();
+    let may_replace = claims && facts.replaces.is_empty();
+    let leaves_out_chats = selection.leaves_out_chats();
+    (leaves_out_chats && may_become_chat) || ((leaves_out_chats || selection.names_rooms()) && may_replace)
+}
+
+/// Who is in a room that everybody here has left, and whether it can be joined, as far as its newest events tell.
+async fn look_back(
+    admin: &dyn Admin,
+    facts: &mut RoomFacts,
+    identity: &Identity,
+    around: &Surroundings,
+) -> Result<()> {
+    let types = ["m.room.create", "m.room.join_rules", "m.room.member"];
+    let last = past::last_state(admin, &facts.room_id, &types).await?;
+    let rule = content(&last, "m.room.join_rules", "").and_then(|rules| rules.get("join_rule")?.as_str());
+    facts.is_public = rule == Some("public");
+    facts.via = other_servers(&last, identity);
+    if let Some(create) = last.iter().find(|event| event.event_type == "m.room.create") {
+        facts.creator = Some(create.sender.clone());
+        facts.replaces = past::replaced_by(admin, &facts.room_id, Some(&create.content)).await?;
+        facts.in_excluded_space = in_excluded_space(facts, around);
+    }
+    Ok(())
 }
 
 /// Asks who is an admin of the room after the bot, if the bot is about to leave it.
@@ -159,12 +258,10 @@ async fn succession(admin: &dyn Admin, state: &[StateEvent], identity: &Identity
     Ok(beside.map_or(Succession::Settled, |goes_first| Succession::Bot { goes_first }))
 }
 
+/// What can be told of every room; the bot is taken for outside.
 fn base(
     listing: &RoomListing,
     state: &[StateEvent],
-    power: Power,
-    membership: Membership,
-    has_local_members: bool,
     identity: &Identity,
     around: &Surroundings,
 ) -> RoomFacts {
@@ -175,20 +272,22 @@ fn base(
     };
     RoomFacts {
         room_id: listing.room_id.clone(),
+        replaces: Vec::new(),
         creator: create.map(|create| create.sender.clone()).or_else(|| listing.creator.clone()),
         is_public: rule == Some("public"),
-        has_local_members,
-        via: if has_local_members { Vec::new() } else { other_servers(state, identity) },
-        membership,
-        power,
+        has_local_members: false,
+        via: Vec::new(),
+        membership: Membership::Outside,
+        power: read_power(state, identity, &around.unhelpful),
         direct: None,
-        in_excluded_space: around.in_excluded_space,
+        in_excluded_space: around.excluded.contains(&listing.room_id),
+        is_unclear: false,
         is_inactive: false,
         was_functional_member: false,
         recalled: around
             .recalled
             .as_ref()
-            .map(|user| Recalled { user: user.clone(), membership: self::membership(state, user) }),
+            .map(|user| Recalled { user: user.clone(), membership: membership(state, user) }),
         owes_notice: false,
         succession: Succession::Settled,
         repeated: None,
@@ -250,66 +349,6 @@ async fn is_inactive(
     let limit = i64::try_from(limit.as_millis()).unwrap_or(i64::MAX);
     let newest = admin.last_activity(room).await?;
     Ok(newest.is_none_or(|newest| now_ms.saturating_sub(newest) > limit))
-}
-
-/// The direct chat that a room is, if it is one.
-async fn direct_chat(
-    admin: &dyn Admin,
-    state: &[StateEvent],
-    identity: &Identity,
-) -> Result<Option<DirectChat>> {
-    let create = content(state, "m.room.create", "");
-    if create.is_some_and(|create| create.get("type").is_some()) {
-        return Ok(None);
-    }
-    let functional = content(state, FUNCTIONAL_MEMBERS, "");
-    let service = listed_functional_members(functional);
-    let people: Vec<&StateEvent> = state
-        .iter()
-        .filter(|event| event.event_type == "m.room.member" && event.state_key != identity.bot.as_str())
-        .filter(|event| matches!(event.content["membership"].as_str(), Some("join" | "invite")))
-        .filter(|event| !service.contains(&event.state_key))
-        .collect();
-    if people.len() as u64 > LARGEST_DIRECT_CHAT {
-        return Ok(None);
-    }
-    for member in &people {
-        if invited_to_direct_chat(admin, member).await? {
-            return Ok(Some(DirectChat {
-                people: people.iter().map(|member| member.state_key.clone()).collect(),
-                functional_members: functional.cloned(),
-                marked_by: state
-                    .iter()
-                    .find(|event| event.event_type == FUNCTIONAL_MEMBERS && event.state_key.is_empty())
-                    .map(|event| event.sender.clone()),
-            }));
-        }
-    }
-    Ok(None)
-}
-
-/// Whether a member's first invitation, now or replaced since, said `is_direct`.
-async fn invited_to_direct_chat(admin: &dyn Admin, member: &StateEvent) -> Result<bool> {
-    if says_direct(&member.content) {
-        return Ok(true);
-    }
-    let mut replaced = member.replaces.clone();
-    for _ in 0..LONGEST_HISTORY {
-        let Some(event_id) = replaced else { break };
-        let Some(event) = admin.fetch_event(&event_id).await? else { break };
-        if event.get("content").is_some_and(says_direct) {
-            return Ok(true);
-        }
-        replaced = event
-            .get("unsigned")
-            .and_then(|unsigned| unsigned.get("replaces_state")?.as_str())
-            .map(ToOwned::to_owned);
-    }
-    Ok(false)
-}
-
-fn says_direct(content: &Value) -> bool {
-    content.get("is_direct") == Some(&Value::Bool(true))
 }
 
 #[cfg(test)]

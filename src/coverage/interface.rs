@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use tokio::time::{Duration, Instant};
 
+use super::planner::Invitation;
 use crate::domain::{RoomId, selection::RoomSelection, worker::RoomTotals};
 
 /// How the loop runs.
@@ -51,8 +52,8 @@ pub enum Hint {
     Changed(RoomId),
     /// The bot is in a room: news where it was not known to be.
     Joined(RoomId),
-    /// The bot was invited.
-    Invited(RoomId),
+    /// The bot was invited, as this tells.
+    Invited(RoomId, Invitation),
 }
 
 /// Why coverage stands still.

@@ -2,6 +2,16 @@
 
 use super::planner::{self, Identity, RoomFacts, Step, StepKind};
 
+/// What a visit has done that the room may not show yet.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct JustNow {
+    /// Wrote the functional members. Another bot may be writing them at this moment, so only a later visit can tell that the
+    /// bot stays among them.
+    pub marked: bool,
+    /// Made the bot join: what it is to say there, it has not said yet.
+    pub joined: bool,
+}
+
 /// What is remembered of a room between visits.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Memory {
@@ -9,9 +19,8 @@ pub(super) struct Memory {
     /// Has said what it is since it came, or did not have to.
     pub is_greeted: bool,
     pub repeated: Option<(StepKind, u32)>,
-    /// This visit wrote the functional members. Another bot may be writing them at this moment, so
-    /// only a later visit can tell that the bot stays among them.
-    pub just_marked: bool,
+    /// What this visit did.
+    pub just_now: JustNow,
     /// People in whose name nothing could be done.
     pub unhelpful: Vec<String>,
     /// The last step with the facts it was planned on.
@@ -26,7 +35,7 @@ impl Memory {
                 .iter()
                 .any(|member| member == identity.bot.as_str())
         });
-        self.was_functional_member |= listed && !self.just_marked;
+        self.was_functional_member |= listed && !self.just_now.marked;
         match &self.last {
             Some((kind, before)) if before == facts => {
                 let times = match self.repeated {
@@ -46,9 +55,9 @@ impl Memory {
 
     pub(super) fn after(&mut self, step: &Step, facts: &RoomFacts, succeeded: bool) {
         match step.kind() {
-            StepKind::Join if succeeded => self.is_greeted = false,
+            StepKind::Join if succeeded => (self.is_greeted, self.just_now.joined) = (false, true),
             StepKind::PostNotice if succeeded => self.is_greeted = true,
-            StepKind::MarkFunctional if succeeded => self.just_marked = true,
+            StepKind::MarkFunctional if succeeded => self.just_now.marked = true,
             _ => {}
         }
         // A step that failed may well be repeated, after a delay.

@@ -8,15 +8,18 @@
 pub mod acts;
 mod book;
 mod carry_out;
+mod direct;
 mod entries;
 pub mod facts;
 mod interface;
 mod memory;
 mod pace;
+mod past;
 mod perform;
 pub mod planner;
 pub mod preview;
 mod puppet;
+mod recording;
 pub mod runner;
 mod schedule;
 mod spaces;

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     acts::Act,
     carry_out::Context,
+    past,
     planner::{FUNCTIONAL_MEMBERS, Step},
 };
 use crate::{
@@ -69,6 +70,21 @@ impl Context {
                 self.as_bot(room, Deed::Post { transaction_id: &act.id, content: &content }).await
             }
         }
+    }
+
+    /// Whether the bot has posted its notice since it came: the answer to that may have been lost, or not been noted.
+    pub(super) async fn has_posted(&self, room: &RoomId, notice: &str) -> Result<bool> {
+        let bot = &self.identity.bot;
+        let newest =
+            past::newest(&*self.admin, room, &["m.room.member", "m.room.message"], Some(bot)).await?;
+        let has_come = |event: &&Value| {
+            event["type"] == "m.room.member"
+                && event["state_key"] == bot.as_str()
+                && event["content"]["membership"] == "join"
+                && event["unsigned"]["prev_content"]["membership"] != "join"
+        };
+        let since = newest.iter().take_while(|event| !has_come(event));
+        Ok(since.into_iter().any(|event| event["content"]["body"] == notice))
     }
 
     async fn as_bot(&self, room: &RoomId, deed: Deed<'_>) -> Result<()> {

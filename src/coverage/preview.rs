@@ -57,6 +57,8 @@ async fn look(admin: &dyn Admin, listing: &RoomListing, identity: &Identity) -> 
         }
         Plan::Step(Step::Leave(_)) => Removal::Leaves,
         Plan::Blocked(obstacle) => Removal::Stays(Some(obstacle)),
-        Plan::Step(_) | Plan::Covered | Plan::Limited(_) | Plan::Excluded(_) => Removal::Stays(None),
+        Plan::Step(_) | Plan::Wait | Plan::Covered | Plan::Limited(_) | Plan::Excluded(_) => {
+            Removal::Stays(None)
+        }
     })
 }

@@ -67,6 +67,16 @@ impl WishMark {
 }
 
 impl RoomSelection {
+    /// Whether it says something of single rooms or spaces.
+    pub fn names_rooms(&self) -> bool {
+        !(self.deny.is_empty() && self.only.is_empty() && self.exclude_spaces.is_empty())
+    }
+
+    /// Whether it leaves out direct chats, all or somebody's.
+    pub fn leaves_out_chats(&self) -> bool {
+        !self.direct_messages || !self.exclude_users.is_empty()
+    }
+
     /// The selection as `spec.rooms` has it.
     pub fn to_json(&self) -> Value {
         let texts = |ids: Vec<String>| Value::from(ids);

@@ -95,6 +95,14 @@ pub trait Admin: Send + Sync {
     async fn make_room_admin(&self, room: &RoomId, user: &UserId) -> Result<()>;
     /// When the newest event of a room was sent, in milliseconds since 1970.
     async fn last_activity(&self, room: &RoomId) -> Result<Option<i64>>;
+    /// The newest events of these types, of one sender or all, newest first and a few hundred at most; also of a room that
+    /// nobody of the server is in any more, of which [`Self::room_state`] shows nothing.
+    async fn newest_events(
+        &self,
+        room: &RoomId,
+        types: &[&str],
+        sender: Option<&UserId>,
+    ) -> Result<Vec<serde_json::Value>>;
     /// An event with its original content, also after its redaction.
     async fn fetch_event(&self, event_id: &str) -> Result<Option<serde_json::Value>>;
 }

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     coverage::{
         Act, ActLog, ActLogError, ActOutcome, Hint,
-        planner::{FULL_POWER, StepKind},
+        planner::{FULL_POWER, Invitation, StepKind},
     },
     domain::{BotName, RoomId, UserId},
     store::Batch,
@@ -200,9 +200,9 @@ impl Presence for Acts {
         }
     }
 
-    fn invited(&self, room: &RoomId) {
+    fn invited(&self, room: &RoomId, state: &[Value]) {
         if let Some(hints) = &*locked(&self.hints) {
-            let _ = hints.send(Hint::Invited(room.clone()));
+            let _ = hints.send(Hint::Invited(room.clone(), Invitation::read(state, self.bot.as_str())));
         }
     }
 

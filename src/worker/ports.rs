@@ -39,8 +39,8 @@ pub trait Reporter: Send + Sync {
 
 /// What capture tells and asks the part that brings the bot into rooms.
 pub trait Presence: Send + Sync {
-    /// The bot was invited.
-    fn invited(&self, room: &RoomId);
+    /// The bot was invited, with this state of the room (stripped events).
+    fn invited(&self, room: &RoomId, state: &[serde_json::Value]);
     /// This happened in a room, or is so now.
     fn told(&self, room: &RoomId, event: &serde_json::Value);
     /// Whether the selection leaves the room out, so that nothing of it is recorded but what the bot itself does there.
@@ -54,7 +54,7 @@ pub trait Presence: Send + Sync {
 pub struct NoPresence;
 
 impl Presence for NoPresence {
-    fn invited(&self, _: &RoomId) {}
+    fn invited(&self, _: &RoomId, _: &[serde_json::Value]) {}
 
     fn told(&self, _: &RoomId, _: &serde_json::Value) {}
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ems_bots::{
     coverage::{
         ActOutcome, Hint,
-        planner::{FUNCTIONAL_MEMBERS, StepKind},
+        planner::{FUNCTIONAL_MEMBERS, Invitation, StepKind},
     },
     domain::{DeviceId, Failure, Localpart, RoomId, UserId},
     homeserver::{
@@ -34,6 +34,8 @@ fn encryption() -> Value {
 async fn rooms_of(synapse: &Synapse, alice: &Person, bob: &Person, version: &str) -> Vec<String> {
     let rule = |rule: Value| json!({ "type": "m.room.join_rules", "content": rule });
     let restricted = json!({ "join_rule": "restricted", "allow": [] });
+    let hidden =
+        json!({ "type": "m.room.history_visibility", "content": { "history_visibility": "joined" } });
     let kinds = [
         json!({ "preset": "public_chat", "name": "public" }),
         json!({ "preset": "private_chat", "name": "private" }),
@@ -41,6 +43,7 @@ async fn rooms_of(synapse: &Synapse, alice: &Person, bob: &Person, version: &str
         json!({ "preset": "private_chat", "name": "space", "creation_content": { "type": "m.space" } }),
         json!({ "preset": "private_chat", "name": "knock", "initial_state": [rule(json!({ "join_rule": "knock" }))] }),
         json!({ "preset": "private_chat", "name": "restricted", "initial_state": [rule(restricted)] }),
+        json!({ "preset": "private_chat", "name": "hidden history", "initial_state": [hidden] }),
         json!({ "preset": "trusted_private_chat", "is_direct": true, "invite": [bob.user_id], "initial_state": [encryption()] }),
     ];
     let mut rooms = Vec::new();
@@ -69,6 +72,14 @@ async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
     audit.covered(rooms.len(), 60).await;
     admin.covered(rooms.len(), 60).await;
     println!("{} rooms covered by both bots in {:?}", rooms.len(), started.elapsed());
+    // And those that are made while they look.
+    for version in ["10", "11", "12"] {
+        let made = rooms_of(&synapse, &alice, &bob, version).await;
+        chats.push(made.last().unwrap().clone());
+        rooms.extend(made);
+    }
+    audit.covered(rooms.len(), 60).await;
+    admin.covered(rooms.len(), 60).await;
     // One bot's write can replace the other's; both look again after what they did.
     for room in &rooms {
         for bot in [&audit.user, &admin.user] {
@@ -103,6 +114,11 @@ async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
     for room in rooms.iter().filter(|room| !chats.contains(room)) {
         assert!(!audit.room(room).await.contains_key(&key(FUNCTIONAL_MEMBERS, "")), "{room}");
     }
+    // What one of them does is no occasion for the other, once each has looked at what it did.
+    let done = || [&audit, &admin].map(|bot| bot.log.acts.lock().unwrap().len());
+    let before = done();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(done(), before, "both are at rest");
     let acts = audit.log.acts.lock().unwrap().clone();
     for (act, outcome) in acts.iter().filter(|(act, _)| act.kind == StepKind::MakeAdmin) {
         // In a direct chat both have power 100, and the homeserver takes one of them.
@@ -260,7 +276,7 @@ async fn what_people_do_to_the_bot_is_answered() {
     let room = RoomId::parse(denied.clone()).unwrap();
     bot.control.send_modify(|control| control.selection.deny = vec![room.clone()]);
     let invited = act(&synapse, &alice, &denied, "invite", json!({ "user_id": bot.user })).await;
-    bot.hints.send(Hint::Invited(room)).unwrap();
+    bot.hints.send(Hint::Invited(room, Invitation::default())).unwrap();
     bot.until("refused", 30, |state| state.totals.excluded.get("denied") == Some(&1)).await;
     // Whether it had joined before the selection changed or not: it is not in there now.
     assert!(matches!(invited.0, 200 | 403), "{invited:?}");

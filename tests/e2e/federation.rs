@@ -19,6 +19,8 @@ use super::support::{
 
 /// Invitations to rooms that nobody of the homeserver is in. `make bench-coverage` sends a thousand.
 const INVITATIONS: usize = 25;
+/// Kilobytes of memory that may come with invitations, however many there are: what a worker needs that does anything at all.
+const MOST_GROWTH: u64 = 16 << 10;
 /// Rooms of the homeserver itself.
 const OWN: usize = 3;
 
@@ -91,6 +93,31 @@ async fn rooms_of_another_homeserver_are_covered_only_where_that_is_wished_for_a
 }
 
 #[tokio::test]
+async fn a_public_room_that_only_another_homeserver_is_left_in_is_joined_by_it() {
+    let (here, there) = (Synapse::federated(&unique("lefthere")), Synapse::federated(&unique("leftthere")));
+    let (alice, bob) = (here.register("alice"), there.register("bob"));
+    let mut rooms = Vec::new();
+    for (version, preset) in [("11", "public_chat"), ("12", "public_chat"), ("12", "private_chat")] {
+        let body = json!({"preset": preset, "room_version": version, "invite": [bob.user_id]});
+        let room = create_room(&here, &alice, body).await;
+        ok(act(&there, &bob, &room, "join", json!({})).await);
+        ok(act(&here, &alice, &room, "leave", json!({})).await);
+        rooms.push(room);
+    }
+    let mut bot = start(&here, "auditbot").await;
+    let user = bot.user.to_string();
+    bot.until("joined", 120, |state| {
+        reasons(&state.totals.limited) == [("no_local_admin", 2)]
+            && reasons(&state.totals.blocked) == [("nobody_local", 1)]
+    })
+    .await;
+    for room in &rooms[..2] {
+        assert_eq!(here.standing(room, &user).await, ("join".to_owned(), 0));
+    }
+    bot.stop().await;
+}
+
+#[tokio::test]
 async fn invitations_of_another_homeserver_are_refused_and_leave_nothing_behind() {
     refuses(INVITATIONS).await;
 }
@@ -108,7 +135,7 @@ pub(crate) async fn refuses(invitations: usize) {
     worker.start(&here);
     worker.wait_ready().await;
     only_the_own_rooms_are_covered(&worker).await;
-    let memory = worker.memory("VmRSS");
+    let memory = kilobytes(&worker);
     let started = Instant::now();
     let mut rooms = Vec::new();
     for number in 0..invitations {
@@ -124,17 +151,22 @@ pub(crate) async fn refuses(invitations: usize) {
         })
         .await;
     }
+    let grown = kilobytes(&worker).saturating_sub(memory);
     println!(
-        "== {invitations} invitations of another homeserver, sent within {sent:.0?}, refused {:.0?} later; {memory} before, \
-         {} after",
+        "== {invitations} invitations of another homeserver, sent within {sent:.0?}, refused {:.0?} later; {memory} kB of memory \
+         before, {grown} kB more after",
         started.elapsed().saturating_sub(sent),
-        worker.memory("VmRSS")
     );
+    assert!(grown < MOST_GROWTH, "{grown} kB more");
     only_the_own_rooms_are_covered(&worker).await;
     let path = format!("/_synapse/admin/v1/users/{}/joined_rooms", urlencode(&user));
     let (_, joined) = here.admin("GET", &path, None).await;
     assert_eq!(joined["total"], OWN, "{joined}");
     worker.stop().await;
+}
+
+fn kilobytes(worker: &LocalWorker) -> u64 {
+    worker.memory("VmRSS").strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
 async fn only_the_own_rooms_are_covered(worker: &LocalWorker) {

@@ -19,6 +19,8 @@ mod capture;
 mod conversation;
 mod coverage;
 mod coverage_recovery;
+mod coverage_selection;
+mod coverage_worker;
 mod deletion;
 mod examples;
 mod faults_capture;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ems_bots::{
     coverage::{
         ActOutcome, Control, Hint,
-        planner::{FUNCTIONAL_MEMBERS, StepKind},
+        planner::{FUNCTIONAL_MEMBERS, Invitation, StepKind},
     },
     domain::selection::RoomSelection,
     homeserver::{HomeserverError, mock::RoomKind},
@@ -148,7 +148,7 @@ async fn an_invitation_to_a_room_elsewhere_is_refused() {
     homeserver.force_membership(&remote, &bot.user, "invite");
     let hidden = homeserver.world().rooms.remove(&remote).unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    bot.hints.send(Hint::Invited(remote.clone())).unwrap();
+    bot.hints.send(Hint::Invited(remote.clone(), Invitation::default())).unwrap();
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert!(homeserver.calls().iter().any(|call| call.call == "leave" && call.subject == remote.as_str()));
     assert_eq!(homeserver.count("join"), 0);
@@ -365,7 +365,7 @@ async fn an_invitation_is_not_judged_by_a_list_that_is_older_than_it() {
     // This list cannot know the room: it is on its way.
     let room = homeserver.create_room(&alice, "11", RoomKind::Private);
     homeserver.force_membership(&room, &bot.user, "invite");
-    bot.hints.send(Hint::Invited(room.clone())).unwrap();
+    bot.hints.send(Hint::Invited(room.clone(), Invitation::default())).unwrap();
     bot.covered(1, 60).await;
     assert!(!bot.log.kinds().contains(&StepKind::RefuseInvitation), "{:?}", bot.log.kinds());
     bot.stop().await;

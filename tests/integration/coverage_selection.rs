@@ -5,7 +5,7 @@ use std::time::Duration;
 use ems_bots::{
     coverage::{
         Control, Hint,
-        planner::{FUNCTIONAL_MEMBERS, Identity, StepKind},
+        planner::{FUNCTIONAL_MEMBERS, Identity, Invitation, StepKind},
         preview::{Removal, of_removal},
     },
     domain::{
@@ -113,7 +113,7 @@ async fn the_selection_is_obeyed_and_its_changes_take_effect() {
 
     // An invitation does not change that.
     homeserver.force_membership(&denied, &bot.user, "invite");
-    bot.hints.send(Hint::Invited(denied.clone())).unwrap();
+    bot.hints.send(Hint::Invited(denied.clone(), Invitation::default())).unwrap();
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(homeserver.membership(&denied, &bot.user), "leave");
 

@@ -16,6 +16,8 @@ mod console_forward;
 #[cfg(test)]
 mod console_stage;
 #[cfg(test)]
+mod coverage_exclusion;
+#[cfg(test)]
 mod coverage_new_rooms;
 #[cfg(test)]
 mod coverage_notes;

@@ -16,7 +16,7 @@ use crate::{
 struct Listener(Mutex<Vec<String>>);
 
 impl Presence for Listener {
-    fn invited(&self, _: &RoomId) {}
+    fn invited(&self, _: &RoomId, _: &[Value]) {}
 
     fn told(&self, _: &RoomId, event: &Value) {
         self.0.lock().unwrap().push(event["event_id"].as_str().unwrap().to_owned());

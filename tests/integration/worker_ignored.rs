@@ -21,7 +21,7 @@ const OTHER: &str = "!other:example.org";
 pub(crate) struct LeftOut(pub(crate) Mutex<BTreeSet<RoomId>>);
 
 impl Presence for LeftOut {
-    fn invited(&self, _: &RoomId) {}
+    fn invited(&self, _: &RoomId, _: &[Value]) {}
 
     fn told(&self, _: &RoomId, _: &serde_json::Value) {}
 

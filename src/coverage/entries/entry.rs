@@ -1,18 +1,17 @@
 //! What the runner remembers of one room.
 
-use jiff::Timestamp;
+mod noted;
+
 use tokio::time::{Duration, Instant};
 
+pub(super) use self::noted::Belief;
+use self::noted::{End, Noted};
 use crate::{
     coverage::{
         carry_out::{Standing, State, Visit, VisitError},
         memory::Memory,
-        planner::{self, Obstacle},
+        planner::Obstacle,
         schedule::Slot,
-    },
-    domain::{
-        room::{RestMark, RoomNote, RoomState},
-        selection::WishMark,
     },
     homeserver::{HomeserverError, RoomListing},
 };
@@ -82,33 +81,6 @@ pub(in crate::coverage) struct Entry {
     is_renamed: bool,
 }
 
-/// Whether anybody looks at a room any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    Open,
-    /// Nobody does. With a mark, where there is nothing to do.
-    Closed(Option<RestMark>),
-}
-
-/// What stands in the book of a room, as far as it changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Noted {
-    state: RoomState,
-    reason: Option<&'static str>,
-    since: Timestamp,
-    is_greeted: bool,
-    was_functional_member: bool,
-    rests_as: Option<RestMark>,
-}
-
-/// What lets an entry believe what is noted.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Belief {
-    pub wishes: WishMark,
-    /// Until then.
-    pub recheck_at: Instant,
-}
-
 fn delay(failures: u32) -> Duration {
     FIRST_DELAY.saturating_mul(2_u32.saturating_pow(failures.min(16))).min(LONGEST_DELAY)
 }
@@ -137,6 +109,11 @@ impl Entry {
             end: End::Open,
             is_renamed: false,
         }
+    }
+
+    /// How often it was looked at since it was made, if that was a moment ago.
+    pub(in crate::coverage) fn new_for(&self) -> Option<u32> {
+        (self.quick_looks > 0).then(|| QUICK_LOOKS.saturating_sub(self.quick_looks))
     }
 
     pub(super) fn is_in_flight(&self) -> bool {
@@ -188,101 +165,6 @@ impl Entry {
         }
     }
 
-    /// Takes over what an earlier process noted. Where that one had nothing to do, and all is as it was then, that is
-    /// believed until the room is looked at again as all are; what it cannot see in the list, sync tells.
-    pub(super) fn remember(&mut self, note: &RoomNote, belief: Option<Belief>) {
-        if let Some(Belief { wishes, recheck_at }) = belief
-            && note.state == RoomState::Covered
-            && note.rests_as == Some(self.mark(wishes))
-            && self.standing.is_joined
-        {
-            (self.state, self.pending_since) = (State::Covered, None);
-            self.want = Want::Nothing;
-            self.recheck_at = recheck_at;
-            self.is_believed = true;
-        }
-        self.memory.is_greeted = note.is_greeted;
-        // Who was shown the door is a newcomer, as is another account after the one that wrote the note.
-        self.memory.was_functional_member = note.was_functional_member && self.standing.is_joined;
-        self.noted = Some(Noted {
-            state: note.state,
-            // A code that this version does not know is none, and is written anew.
-            reason: note.reason.as_deref().and_then(planner::reason_code),
-            since: note.since,
-            is_greeted: note.is_greeted,
-            was_functional_member: note.was_functional_member,
-            rests_as: note.rests_as,
-        });
-        self.is_renamed = note.name.as_deref() != self.name();
-    }
-
-    /// Its name, as far as it may be kept.
-    fn name(&self) -> Option<&str> {
-        let is_left_out = self.standing.is_excluded
-            || match (self.state, &self.noted) {
-                (State::Pending, Some(noted)) => noted.state == RoomState::Excluded,
-                (state, _) => matches!(state, State::Excluded(_) | State::Pending),
-            };
-        self.listing.name.as_deref().filter(|_| !is_left_out)
-    }
-
-    /// Whether the book says what is so. That a room is looked at once more is not worth a note.
-    pub(super) fn is_noted(&self) -> bool {
-        let (state, reason) = self.state.told();
-        !self.is_renamed
-            && self.noted.is_some_and(|noted| {
-                (state == RoomState::Pending || (noted.state, noted.reason) == (state, reason))
-                    && noted.is_greeted == self.memory.is_greeted
-                    && noted.was_functional_member == self.memory.was_functional_member
-                    && (self.end == End::Open || self.end == End::Closed(noted.rests_as))
-            })
-    }
-
-    /// The note to write now.
-    pub(super) fn note(&mut self, now: Timestamp) -> RoomNote {
-        let told = self.state.told();
-        let (state, reason, since) = match self.noted {
-            Some(noted) if told.0 == RoomState::Pending || (noted.state, noted.reason) == told => {
-                (noted.state, noted.reason, noted.since)
-            }
-            _ => (told.0, told.1, now),
-        };
-        let rests_as = match self.end {
-            End::Open => None,
-            End::Closed(mark) => mark,
-        };
-        let Memory { is_greeted, was_functional_member, .. } = self.memory;
-        self.is_renamed = false;
-        self.noted = Some(Noted { state, reason, since, is_greeted, was_functional_member, rests_as });
-        RoomNote {
-            room_id: self.listing.room_id.clone(),
-            name: self.name().map(ToOwned::to_owned),
-            state,
-            reason: reason.map(ToOwned::to_owned),
-            since,
-            is_greeted,
-            was_functional_member,
-            rests_as,
-        }
-    }
-
-    /// No more is done. Where this process has seen that the bot is as it should be, and nothing is open, what is so is
-    /// noted for the next one.
-    pub(super) fn close(&mut self, wishes: WishMark, is_open: bool, now: Instant) {
-        // The look that follows every act comes late where there is much to do.
-        let has_settled = (self.repairs == 0 || self.repaired_at + SETTLING <= now) && now < self.recheck_at;
-        let is_well = self.state == State::Covered && self.standing.is_joined && !self.standing.is_excluded;
-        let is_idle = self.want == Want::Nothing && !self.is_in_flight() && !is_open;
-        let rests = is_well && is_idle && has_settled && !self.is_believed;
-        self.end = End::Closed(rests.then(|| self.mark(wishes)));
-    }
-
-    /// What is so of it now, as far as the list tells.
-    fn mark(&self, wishes: WishMark) -> RestMark {
-        let RoomListing { state_events, join_rules, .. } = &self.listing;
-        wishes.with(&format!("{state_events} {join_rules:?}"))
-    }
-
     pub(super) fn is_ignored(&self) -> bool {
         self.standing.is_joined && self.standing.is_excluded
     }
@@ -312,6 +194,9 @@ impl Entry {
         self.listing = listing;
         self.is_renamed |= has_other && (had_name || self.name().is_some());
         self.standing.is_joined = is_joined;
+        if self.state == State::Covered && !is_joined {
+            (self.state, self.pending_since) = (State::Pending, Some(now));
+        }
         if is_new {
             // It was being made when it was listed before.
             (self.quick_looks, self.want) = (QUICK_LOOKS, Want::VisitFirst);
@@ -329,13 +214,17 @@ impl Entry {
         let UnderWay { wanted, has_joined } = self.under_way.take().unwrap_or_default();
         self.is_believed = false;
         self.memory = visit.memory;
-        let is_being_made = self.quick_looks > 0 && is_unfinished(visit.state);
+        let is_being_made = self.new_for().is_some() && (visit.waits || is_unfinished(visit.state));
+        // A visit that could look and then failed has seen that something is to be done.
+        let is_judged = visit.error.is_none() || matches!(visit.state, State::Blocked(_));
         if is_being_made {
             self.state = State::Pending;
             self.quick_looks -= 1;
-        } else if visit.error.is_none() || matches!(visit.state, State::Blocked(_)) {
+        } else if is_judged {
             self.state = visit.state;
             self.quick_looks = 0;
+        } else if visit.standing.is_some() {
+            self.state = State::Pending;
         }
         let is_pending = self.state == State::Pending;
         self.pending_since = is_pending.then(|| self.pending_since.unwrap_or(now));

@@ -56,7 +56,17 @@ fn visit(state: State, acted: u32, fails: bool) -> Visit {
     let memory = Memory { is_greeted: acted > 0, was_functional_member: fails, ..Memory::default() };
     let is_excluded = matches!(state, State::Excluded(_));
     let standing = (!fails).then_some(Standing { is_joined: acted > 0, is_excluded });
-    Visit { state, memory, acted, standing, seen_at: None, state_events: None, slowest: None, error }
+    Visit {
+        state,
+        memory,
+        acted,
+        waits: false,
+        standing,
+        seen_at: None,
+        state_events: None,
+        slowest: None,
+        error,
+    }
 }
 
 #[derive(Debug, Clone)]

@@ -18,7 +18,7 @@ mod tests;
 use serde_json::{Value, json};
 
 pub use self::{
-    exclusion::{excluded, excluded_unlisted},
+    exclusion::{Invitation, excluded, excluded_unlisted},
     helpers::{Absent, Helpers, Raise},
     power::{Grant, Power, PowerFacts, content, membership, read_power},
     reasons::{Exclusion, Obstacle, explanation, reason_code},
@@ -53,7 +53,7 @@ pub enum Membership {
 /// What is known of a direct chat.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DirectChat {
-    /// Everybody in it but the bot.
+    /// Everybody but the bot who is in it, or was in it or in a chat that it replaces.
     pub people: Vec<String>,
     /// Content of [`FUNCTIONAL_MEMBERS`], if there is one.
     pub functional_members: Option<Value>,
@@ -83,13 +83,15 @@ impl Recalled {
 pub struct RoomFacts {
     /// The room.
     pub room_id: RoomId,
+    /// Rooms that it replaces: what is wished of those holds for it, too.
+    pub replaces: Vec<RoomId>,
     /// Its creator, if known.
     pub creator: Option<String>,
     /// Everybody may join.
     pub is_public: bool,
     /// Somebody of this server is in it.
     pub has_local_members: bool,
-    /// Other servers whose users are in it.
+    /// Other servers whose users are in it, where nobody of this one is.
     pub via: Vec<String>,
     /// The bot's membership.
     pub membership: Membership,
@@ -99,6 +101,9 @@ pub struct RoomFacts {
     pub direct: Option<DirectChat>,
     /// Is an excluded space, or below one.
     pub in_excluded_space: bool,
+    /// Is new, and may turn out to be outside the selection: it says that it is in an excluded space, or replaces another room,
+    /// which does not say so (yet), or has only its creator, who may be inviting somebody to a direct chat.
+    pub is_unclear: bool,
     /// Without an event for longer than the selection allows.
     pub is_inactive: bool,
     /// The bot was seen among the functional members; a person who then takes it out has their way.
@@ -142,19 +147,28 @@ pub enum Plan {
     Excluded(Exclusion),
     /// Cannot be covered.
     Blocked(Obstacle),
+    /// Is being made: whether it is outside the selection will be known in a moment.
+    Wait,
 }
 
 /// Plans the next step.
 pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -> Plan {
     let outside_of = excluded(facts, selection, identity);
-    let Power::Known(power) = &facts.power else {
-        // Of a room that everybody has left the homeserver shows no state either.
-        let is_empty = !facts.has_local_members && facts.membership != Membership::Joined;
-        let obstacle = if is_empty { Obstacle::NobodyLocal } else { Obstacle::PowerLevelsMissing };
-        return outside_of.map_or(Plan::Blocked(obstacle), Plan::Excluded);
+    let power = match (&facts.power, outside_of) {
+        (Power::Known(power), _) => power,
+        (_, Some(reason)) => return Plan::Excluded(reason),
+        // The homeserver is not in it any more. Joining by another server shows the state.
+        (Power::NotShown, None) if facts.is_public && !facts.via.is_empty() => {
+            return give_up(join(facts.via.clone()), facts);
+        }
+        _ if !facts.has_local_members && facts.membership != Membership::Joined => {
+            return Plan::Blocked(Obstacle::NobodyLocal);
+        }
+        _ => return Plan::Blocked(Obstacle::PowerLevelsMissing),
     };
     let wanted = match outside_of {
         Some(reason) => outside(facts, reason, selection.leave),
+        None if facts.is_unclear && facts.membership != Membership::Joined => Plan::Wait,
         None => match facts.membership {
             Membership::Banned => lift_ban(facts, power),
             Membership::Invited => join(Vec::new()),
@@ -207,8 +221,7 @@ fn lift_ban(facts: &RoomFacts, power: &PowerFacts) -> Plan {
 /// The way in.
 fn come_in(facts: &RoomFacts, power: &PowerFacts) -> Plan {
     if !facts.has_local_members {
-        let is_open = facts.is_public && !facts.via.is_empty();
-        return if is_open { join(facts.via.clone()) } else { Plan::Blocked(Obstacle::NobodyLocal) };
+        return Plan::Blocked(Obstacle::NobodyLocal);
     }
     let has_guest = facts.recalled.as_ref().is_some_and(Recalled::is_there);
     match &power.grant {

@@ -12,6 +12,8 @@ use crate::homeserver::StateEvent;
 /// Who has which power in a room.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Power {
+    /// The homeserver shows no state: it is in the room no more, or the room is only being made.
+    NotShown,
     /// There is no `m.room.power_levels`.
     Missing,
     /// There is one.
@@ -53,7 +55,10 @@ pub enum Grant {
 /// the memberships of everybody of this server who could give power. `unhelpful` are people in whose
 /// name nothing could be done.
 pub fn read_power(state: &[StateEvent], identity: &Identity, unhelpful: &[String]) -> Power {
-    let Some(levels) = content(state, "m.room.power_levels", "") else { return Power::Missing };
+    let Some(levels) = content(state, "m.room.power_levels", "") else {
+        let is_shown = content(state, "m.room.create", "").is_some();
+        return if is_shown { Power::Missing } else { Power::NotShown };
+    };
     let default = level(levels, "users_default").unwrap_or(0);
     let bot = if creators(state).any(|creator| creator == identity.bot.as_str()) {
         i64::MAX

@@ -24,6 +24,7 @@ fn by(level: i64) -> Grant {
 fn private_room() -> RoomFacts {
     RoomFacts {
         room_id: RoomId::parse("!room:here.org").unwrap(),
+        replaces: Vec::new(),
         creator: Some("@alice:here.org".to_owned()),
         is_public: false,
         has_local_members: true,
@@ -32,6 +33,7 @@ fn private_room() -> RoomFacts {
         power: power(0, by(100)),
         direct: None,
         in_excluded_space: false,
+        is_unclear: false,
         is_inactive: false,
         was_functional_member: false,
         recalled: None,
@@ -168,14 +170,57 @@ fn every_exclusion_has_its_reason() {
 }
 
 #[test]
-fn an_unlisted_room_is_remote() {
+fn what_is_wished_of_a_room_holds_for_the_one_that_replaces_it() {
+    let older = RoomId::parse("!older:here.org").unwrap();
+    let heir = RoomFacts { replaces: vec![older.clone()], ..private_room() };
+    let denied = RoomSelection { deny: vec![older.clone()], ..RoomSelection::default() };
+    assert_eq!(plan(&heir, &denied, &identity()), Plan::Excluded(Exclusion::Denied));
+    let only = RoomSelection { only: vec![older], ..RoomSelection::default() };
+    assert_eq!(plan(&heir, &only, &identity()), make_admin());
+    assert_eq!(plan(&private_room(), &only, &identity()), Plan::Excluded(Exclusion::NotSelected));
+}
+
+#[test]
+fn a_new_room_that_may_belong_to_an_excluded_space_waits() {
+    for membership in [Membership::Outside, Membership::Invited, Membership::Banned] {
+        let facts = RoomFacts { membership, is_unclear: true, ..private_room() };
+        assert_eq!(planned(&facts), Plan::Wait, "{membership:?}");
+    }
+    // The bot is there already: what it owes it does.
+    let facts = RoomFacts { membership: Membership::Joined, is_unclear: true, ..private_room() };
+    assert_eq!(planned(&facts), make_admin());
+}
+
+#[test]
+fn an_invitation_to_an_unlisted_room_is_judged_by_what_it_tells() {
     let room = RoomId::parse("!elsewhere:there.org").unwrap();
-    assert_eq!(excluded_unlisted(&room, false, &RoomSelection::default()), Some(Exclusion::RemoteRoom));
+    let refused = |is_direct: bool, in_excluded_space: bool, selection: &RoomSelection| {
+        let state = [
+            json!({ "type": "m.room.create", "state_key": "", "sender": "@eve:there.org", "content": {} }),
+            json!({ "type": "m.room.member", "state_key": BOT, "sender": "@eve:there.org",
+                    "content": { "membership": "invite", "is_direct": is_direct } }),
+        ];
+        excluded_unlisted(&room, &Invitation::read(&state, BOT), in_excluded_space, selection)
+    };
+    assert_eq!(refused(false, false, &RoomSelection::default()), Some(Exclusion::RemoteRoom));
     let everywhere = RoomSelection { local_only: false, ..RoomSelection::default() };
-    assert_eq!(excluded_unlisted(&room, false, &everywhere), None);
-    assert_eq!(excluded_unlisted(&room, true, &everywhere), Some(Exclusion::ExcludedSpace));
-    let denied = RoomSelection { deny: vec![room.clone()], ..everywhere };
-    assert_eq!(excluded_unlisted(&room, false, &denied), Some(Exclusion::Denied));
+    assert_eq!(refused(true, false, &everywhere), None);
+    assert_eq!(refused(false, true, &everywhere), Some(Exclusion::ExcludedSpace));
+    let denied = RoomSelection { deny: vec![room.clone()], ..everywhere.clone() };
+    assert_eq!(refused(false, false, &denied), Some(Exclusion::Denied));
+    let no_chats = RoomSelection { direct_messages: false, ..everywhere.clone() };
+    assert_eq!(refused(true, false, &no_chats), Some(Exclusion::DirectMessage));
+    assert_eq!(refused(false, false, &no_chats), None);
+    let eve = vec![UserId::parse("@eve:there.org").unwrap()];
+    let not_her = RoomSelection { exclude_users: eve, ..everywhere.clone() };
+    assert_eq!(refused(true, false, &not_her), Some(Exclusion::ExcludedUser));
+    assert_eq!(refused(false, false, &not_her), None);
+    let ours = regex::Regex::new(":here[.]org$").unwrap();
+    let ours = RoomSelection { creator_pattern: Some(ours), ..everywhere };
+    assert_eq!(refused(false, false, &ours), Some(Exclusion::CreatorPattern));
+    // Who says nothing is trusted with nothing.
+    let silent = excluded_unlisted(&room, &Invitation::read(&[json!("?")], BOT), false, &ours);
+    assert_eq!(silent, Some(Exclusion::CreatorPattern));
 }
 
 #[test]

@@ -140,6 +140,7 @@ struct Work {
     next_short_list: Instant,
     probing: Price,
     listing: Price,
+    excluding: Price,
     /// Number of rooms that somebody is in, as the homeserver counted them.
     inhabited: u64,
     quiet_until: Instant,
@@ -191,6 +192,7 @@ impl Work {
             next_short_list: now,
             probing: Price::one_part_of(10),
             listing: Price::one_part_of(20),
+            excluding: Price::one_part_of(20),
             inhabited: 0,
             quiet_until: now,
             poll_failures: 0,
@@ -242,17 +244,17 @@ impl Work {
 
     fn hint(&mut self, hint: &Hint) {
         let now = Instant::now();
-        let (Hint::Room(room) | Hint::Changed(room) | Hint::Joined(room) | Hint::Invited(room)) = hint;
+        let (Hint::Room(room) | Hint::Changed(room) | Hint::Joined(room) | Hint::Invited(room, _)) = hint;
         let is_listed = match hint {
             Hint::Joined(_) => self.entries.joined(room, now),
             Hint::Changed(_) => self.entries.hint(room, false, now),
-            Hint::Room(_) | Hint::Invited(_) => self.entries.hint(room, true, now),
+            Hint::Room(_) | Hint::Invited(..) => self.entries.hint(room, true, now),
         };
         if !self.entries.are_listed() {
             self.early.insert(room.clone());
         }
-        if !is_listed && matches!(hint, Hint::Invited(_)) {
-            self.unlisted.add(room, now);
+        if !is_listed && let Hint::Invited(_, invitation) = hint {
+            self.unlisted.add(room, invitation, now);
         }
     }
 

@@ -20,7 +20,8 @@ use crate::{
     homeserver::{HomeserverError, RoomList, RoomListing},
 };
 
-const SPACES_LIFETIME: Duration = Duration::from_mins(1);
+/// What is below excluded spaces is asked for so often, or less where that takes long.
+const SPACES_LIFETIME: Duration = Duration::from_secs(10);
 /// Rooms of a short list.
 const SHORT_LIST: u64 = 100;
 /// So long no other one is asked for after one that was of no use.
@@ -37,8 +38,8 @@ enum Answer {
     All {
         list: RoomList,
         joined: Vec<RoomId>,
-        /// The rooms below excluded spaces, if these were asked for, too.
-        excluded: Option<HashSet<RoomId>>,
+        /// The rooms below excluded spaces, if these were asked for, too, and how long that took.
+        excluded: Option<(HashSet<RoomId>, Duration)>,
     },
     Number {
         inhabited: u64,
@@ -97,7 +98,10 @@ impl Work {
             let (list, joined) =
                 futures::try_join!(admin.rooms(), admin.joined_rooms(&context.identity.bot))?;
             let excluded = match spaces {
-                Some(spaces) => Some(spaces::below(admin, &spaces).await?),
+                Some(spaces) => {
+                    let since = Instant::now();
+                    Some((spaces::below(admin, &spaces, &list.rooms).await?, since.elapsed()))
+                }
                 None => None,
             };
             Ok(Answer::All { list, joined, excluded })
@@ -181,15 +185,15 @@ impl Work {
         self.next_poll = self.may_list_from.max(now + self.settings.poll);
     }
 
-    fn take_excluded(&mut self, excluded: Option<HashSet<RoomId>>) {
-        let Some(excluded) = excluded else { return };
-        self.excluded_until = Instant::now() + SPACES_LIFETIME;
+    fn take_excluded(&mut self, excluded: Option<(HashSet<RoomId>, Duration)>) {
+        let Some((excluded, took)) = excluded else { return };
+        self.excluded_until = Instant::now() + self.excluding.pause(took, SPACES_LIFETIME);
         self.knows_excluded = true;
+        for room in excluded.symmetric_difference(&self.excluded) {
+            self.entries.due(room, Instant::now());
+        }
         if excluded != *self.excluded {
             self.excluded = Arc::new(excluded);
-            if self.entries.are_listed() {
-                self.entries.all_due(Instant::now());
-            }
         }
     }
 

@@ -47,7 +47,8 @@ impl Work {
             let around = Surroundings {
                 // Where something happened, it is looked at whether it still is.
                 is_joined: entry.standing.is_joined && !due.is_urgent,
-                in_excluded_space: self.excluded.contains(&due.room),
+                new_for: entry.new_for(),
+                excluded: Arc::clone(&self.excluded),
                 now_ms: self.context.clock.now().as_millisecond(),
                 ..Surroundings::default()
             };

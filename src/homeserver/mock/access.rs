@@ -398,6 +398,16 @@ impl Admin for MockAdmin {
         self.act("last_activity", room.as_str(), |world| Ok(world.room_mut(room)?.last_activity)).await
     }
 
+    async fn newest_events(
+        &self,
+        room: &RoomId,
+        types: &[&str],
+        sender: Option<&UserId>,
+    ) -> Result<Vec<Value>> {
+        let act = |world: &mut World| Ok(world.room_mut(room)?.newest_events(types, sender));
+        self.act("newest_events", room.as_str(), act).await
+    }
+
     async fn fetch_event(&self, event_id: &str) -> Result<Option<Value>> {
         let act =
             |world: &mut World| Ok(world.rooms.values().find_map(|room| room.events.get(event_id)).cloned());

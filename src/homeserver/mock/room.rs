@@ -41,6 +41,10 @@ pub struct MockRoom {
     pub events: BTreeMap<String, Value>,
     /// Message events: type, sender, transaction id, content.
     pub messages: Vec<(String, String, String, Value)>,
+    /// Everybody of the server has left it: no state of it is shown any more.
+    pub is_left: bool,
+    /// State and messages in order.
+    timeline: Vec<Value>,
     server: ServerName,
     kind: RoomKind,
     state: BTreeMap<(String, String), StateEvent>,
@@ -68,6 +72,8 @@ impl MockRoom {
             last_activity: None,
             events: BTreeMap::new(),
             messages: Vec::new(),
+            is_left: false,
+            timeline: Vec::new(),
             server: server.clone(),
             kind,
             state: BTreeMap::new(),
@@ -115,6 +121,7 @@ impl MockRoom {
         if let Some(old) = &replaces {
             raw["unsigned"] = json!({ "replaces_state": old });
         }
+        self.timeline.push(raw.clone());
         self.events.insert(event_id.clone(), raw);
         let event = StateEvent {
             event_id,
@@ -131,7 +138,24 @@ impl MockRoom {
         self.state.get(&(event_type.to_owned(), key.to_owned())).map(|event| &event.content)
     }
 
+    pub(super) fn post(&mut self, event_type: &str, sender: &str, transaction_id: &str, content: &Value) {
+        self.timeline.push(json!({ "type": event_type, "sender": sender, "content": content }));
+        let id = transaction_id.to_owned();
+        self.messages.push((event_type.to_owned(), sender.to_owned(), id, content.clone()));
+    }
+
+    pub(super) fn newest_events(&self, types: &[&str], sender: Option<&UserId>) -> Vec<Value> {
+        let is_wanted = |event: &&Value| {
+            types.iter().any(|wanted| event["type"] == *wanted)
+                && sender.is_none_or(|sender| event["sender"] == sender.as_str())
+        };
+        self.timeline.iter().rev().filter(is_wanted).cloned().collect()
+    }
+
     pub(super) fn state(&self, event_type: Option<&str>) -> Vec<StateEvent> {
+        if self.is_left {
+            return Vec::new();
+        }
         let wanted = |event: &&StateEvent| event_type.is_none_or(|wanted| wanted == event.event_type);
         self.state.values().filter(wanted).cloned().collect()
     }
@@ -249,12 +273,13 @@ impl MockRoom {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.joined().next().is_none()
+        self.is_left || self.joined().next().is_none()
     }
 
     pub(super) fn listing(&self, room_id: &RoomId) -> RoomListing {
         let text = |event_type: &str, field: &str| {
-            Some(self.state_content(event_type, "")?.get(field)?.as_str()?.to_owned())
+            let content = self.state_content(event_type, "").filter(|_| !self.is_left)?;
+            Some(content.get(field)?.as_str()?.to_owned())
         };
         let local = format!(":{}", self.server);
         let is_local = |event: &&StateEvent| event.state_key.ends_with(&local);
@@ -263,7 +288,7 @@ impl MockRoom {
             name: text("m.room.name", "name"),
             creator: self.creator.ends_with(&local).then(|| self.creator.clone()),
             joined_local_members: self.joined().filter(is_local).count() as u64,
-            joined_members: self.joined().count() as u64,
+            joined_members: if self.is_left { 0 } else { self.joined().count() as u64 },
             version: Some(self.version.clone()),
             join_rules: text("m.room.join_rules", "join_rule"),
             room_type: text("m.room.create", "type"),

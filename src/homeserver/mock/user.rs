@@ -33,13 +33,18 @@ impl MockUserAccess {
 
 #[async_trait]
 impl User for MockUserAccess {
-    async fn join(&self, room: &RoomId, _via: &[String]) -> Result<()> {
+    async fn join(&self, room: &RoomId, via: &[String]) -> Result<()> {
         let act = |world: &mut World, me: &str| {
             let unlimited = world.is_unlimited(&self.session, "join")?;
             let joins = world.joins_of.entry(me.to_owned()).or_default();
             *joins += 1;
             let limited = !unlimited && *joins > 10;
             let room = world.room_mut(room)?;
+            if room.is_left && via.is_empty() {
+                let message =
+                    "Can't join remote room because no servers that are in the room have been provided.";
+                return Err(refused("join", 404, "M_UNKNOWN", message));
+            }
             match room.membership(me) {
                 "join" => return Ok(()),
                 "ban" => return Err(refused("join", 403, "M_FORBIDDEN", "You are banned from this room")),
@@ -51,6 +56,7 @@ impl User for MockUserAccess {
                 let retry_after = Some(std::time::Duration::from_millis(9500));
                 return Err(HomeserverError::RateLimited { what: "join", retry_after });
             }
+            room.is_left = false;
             room.set_state("m.room.member", me, me, json!({ "membership": "join" }));
             Ok(())
         };
@@ -134,9 +140,7 @@ impl User for MockUserAccess {
             }
             let repeated = |sent: &(String, String, String, Value)| sent.1 == me && sent.2 == transaction_id;
             if !room.messages.iter().any(repeated) {
-                let message =
-                    (event_type.to_owned(), me.to_owned(), transaction_id.to_owned(), content.clone());
-                room.messages.push(message);
+                room.post(event_type, me, transaction_id, content);
             }
             Ok(())
         };

@@ -334,6 +334,15 @@ impl Admin for SynapseAdmin {
         }
     }
 
+    async fn newest_events(
+        &self,
+        room: &RoomId,
+        types: &[&str],
+        sender: Option<&UserId>,
+    ) -> Result<Vec<Value>> {
+        rooms::newest_events(self, room, types, sender).await
+    }
+
     async fn fetch_event(&self, event_id: &str) -> Result<Option<Value>> {
         #[derive(Deserialize)]
         struct Event {

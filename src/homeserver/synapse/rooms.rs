@@ -2,18 +2,20 @@
 
 use reqwest::Method;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     admin::{ROOMS, SynapseAdmin, readable},
     http::Call,
 };
 use crate::{
-    domain::RoomId,
+    domain::{RoomId, UserId},
     homeserver::{Result, RoomList, RoomListing},
 };
 
 const LARGEST_PAGE: u64 = 100_000;
+/// Events that are asked for at once.
+const NEWEST_EVENTS: u32 = 500;
 /// Characters of a room's name that are kept.
 const LONGEST_NAME: usize = 255;
 
@@ -108,6 +110,29 @@ pub(super) async fn smallest(admin: &SynapseAdmin, most: u64) -> Result<Vec<Room
 
 pub(super) async fn inhabited(admin: &SynapseAdmin) -> Result<u64> {
     Ok(page(admin, &[("limit", "1".to_owned()), without_empty_ones()]).await?.total_rooms)
+}
+
+pub(super) async fn newest_events(
+    admin: &SynapseAdmin,
+    room: &RoomId,
+    types: &[&str],
+    sender: Option<&UserId>,
+) -> Result<Vec<Value>> {
+    #[derive(Deserialize)]
+    struct Page {
+        chunk: Vec<Value>,
+    }
+    let mut filter = json!({ "types": types });
+    if let Some(sender) = sender {
+        filter["senders"] = json!([sender]);
+    }
+    let call = Call::new(Method::GET, "the newest events of a room", ROOMS, &[room.as_str(), "messages"])
+        .about(room.as_str())
+        .large()
+        .query("dir", "b")
+        .query("limit", NEWEST_EVENTS.to_string())
+        .query("filter", filter.to_string());
+    Ok(admin.ask(call).await?.parse::<Page>()?.chunk)
 }
 
 fn without_empty_ones() -> (&'static str, String) {

@@ -166,9 +166,11 @@ impl Capture {
         since: Option<&str>,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
-        for room in response.rooms.invited.keys() {
+        for (room, invited) in &response.rooms.invited {
             if let Ok(room) = RoomId::parse(room.as_str()) {
-                self.presence.invited(&room);
+                let state = invited.invite_state.events.iter();
+                let state = state.filter_map(|event| serde_json::from_str(event.json().get()).ok());
+                self.presence.invited(&room, &state.collect::<Vec<_>>());
             }
         }
         let types =

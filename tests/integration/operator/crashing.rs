@@ -137,6 +137,14 @@ impl Admin for CrashingAdmin {
     async fn last_activity(&self, room: &RoomId) -> Result<Option<i64>> {
         self.0.last_activity(room).await
     }
+    async fn newest_events(
+        &self,
+        room: &RoomId,
+        types: &[&str],
+        sender: Option<&UserId>,
+    ) -> Result<Vec<Value>> {
+        self.0.newest_events(room, types, sender).await
+    }
     async fn fetch_event(&self, event_id: &str) -> Result<Option<Value>> {
         self.0.fetch_event(event_id).await
     }

@@ -26,7 +26,7 @@ fn any_helpers() -> impl Strategy<Value = Helpers> {
 fn any_power() -> impl Strategy<Value = Power> {
     let known = (0_i64..=101, any_grant(), any_helpers())
         .prop_map(|(bot, grant, helpers)| with_helpers(bot, grant, helpers));
-    prop_oneof![1 => Just(Power::Missing), 6 => known]
+    prop_oneof![1 => Just(Power::Missing), 1 => Just(Power::NotShown), 6 => known]
 }
 
 fn any_facts() -> impl Strategy<Value = RoomFacts> {
@@ -46,9 +46,9 @@ fn any_facts() -> impl Strategy<Value = RoomFacts> {
     let bot = |goes_first| Succession::Bot { goes_first };
     let succession =
         prop_oneof![Just(Succession::Settled), Just(Succession::Heir(heir)), any::<bool>().prop_map(bot)];
-    (membership, creator, direct, any_power(), any::<[bool; 5]>(), succession).prop_map(
+    (membership, creator, direct, any_power(), any::<[bool; 8]>(), succession).prop_map(
         |(membership, creator, direct, power, bools, succession)| {
-            let [is_public, has_local_members, space, inactive, owes] = bools;
+            let [is_public, has_local_members, space, inactive, owes, awaits, has_via, was_marked] = bools;
             RoomFacts {
                 succession,
                 membership,
@@ -58,6 +58,9 @@ fn any_facts() -> impl Strategy<Value = RoomFacts> {
                 is_public,
                 has_local_members,
                 in_excluded_space: space,
+                is_unclear: awaits,
+                was_functional_member: was_marked,
+                via: has_via.then(|| "there.org".to_owned()).into_iter().collect(),
                 is_inactive: inactive,
                 owes_notice: owes,
                 ..private_room()
@@ -72,13 +75,14 @@ fn any_selection() -> impl Strategy<Value = RoomSelection> {
         Just(Leave::Excluded),
         any::<bool>().prop_map(|patient| Leave::Everything { patient }),
     ];
-    (any::<[bool; 6]>(), leave).prop_map(|([direct, local, deny, only, pattern, notice], leave)| {
+    (any::<[bool; 7]>(), leave).prop_map(|([direct, local, deny, only, users, pattern, notice], leave)| {
         let room = private_room().room_id;
         RoomSelection {
             direct_messages: direct,
             local_only: local,
             deny: deny.then(|| room.clone()).into_iter().collect(),
             only: only.then_some(room).into_iter().collect(),
+            exclude_users: users.then(|| UserId::parse("@bob:here.org").unwrap()).into_iter().collect(),
             creator_pattern: pattern.then(|| regex::Regex::new("alice").unwrap()),
             minimum_last_active: Some(std::time::Duration::from_secs(1)),
             leave,
@@ -90,6 +94,9 @@ fn any_selection() -> impl Strategy<Value = RoomSelection> {
 
 /// What the homeserver makes of a step.
 fn carry_out(facts: &mut RoomFacts, step: &Step) {
+    if facts.power == Power::NotShown && step.kind() == StepKind::Join {
+        facts.power = with_helpers(0, Grant::NoLocalAdmin, Helpers::default());
+    }
     let Power::Known(power) = &mut facts.power else { unreachable!("checked before") };
     let helpers = &mut power.helpers;
     match step {
@@ -149,6 +156,7 @@ proptest! {
         let mut steps = Vec::new();
         while let Plan::Step(step) = plan(&facts, &selection, &identity()) {
             prop_assert_ne!(&facts.power, &Power::Missing);
+            prop_assert!(facts.power != Power::NotShown || step.kind() == StepKind::Join);
             prop_assert!(facts.membership != Membership::Banned || is_for_a_banned_bot(&step));
             carry_out(&mut facts, &step);
             steps.push(step.kind());
@@ -162,7 +170,7 @@ proptest! {
             Leave::Excluded => excluded(&facts, &selection, &identity()).is_some(),
             Leave::Nothing => false,
         };
-        let is_gone = facts.power == Power::Missing || facts.membership != Membership::Joined;
+        let is_gone = !matches!(facts.power, Power::Known(_)) || facts.membership != Membership::Joined;
         prop_assert!(!must_be_gone || is_gone);
         let settled = plan(&facts, &selection, &identity());
         prop_assert_eq!(settled, plan(&facts, &selection, &identity()));

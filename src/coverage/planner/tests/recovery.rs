@@ -305,11 +305,14 @@ fn a_public_room_needs_no_invitation() {
     assert_eq!((steps.as_slice(), end), (expected.as_slice(), Plan::Covered));
 
     // Nobody of this server is left, and others are: by their server.
-    let open = RoomFacts { is_public: true, has_local_members: false, ..private_room() };
+    let open =
+        RoomFacts { is_public: true, has_local_members: false, power: Power::NotShown, ..private_room() };
     assert_eq!(planned(&open), Plan::Blocked(Obstacle::NobodyLocal));
     let via = vec!["there.org".to_owned()];
     let open = RoomFacts { via: via.clone(), ..open };
     assert_eq!(planned(&open), Plan::Step(Step::Join { via }));
+    let closed = RoomFacts { is_public: false, ..open };
+    assert_eq!(planned(&closed), Plan::Blocked(Obstacle::NobodyLocal));
 }
 
 #[test]
