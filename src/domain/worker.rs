@@ -19,6 +19,16 @@ pub enum SuspendCapture {
     CatchUp,
 }
 
+impl SuspendCapture {
+    /// The name in the custom resource.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "Skip",
+            Self::CatchUp => "CatchUp",
+        }
+    }
+}
+
 /// How much is kept of attachments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MediaMode {

@@ -25,16 +25,17 @@ use crate::domain::BotKind;
 
 impl Worker {
     /// Capture and all that belongs to it, with a session, until cancelled or until one of them ends.
-    pub(super) async fn run_parts(&self, session: Session, cancel: &CancellationToken) -> Result<(), Stop> {
+    pub(super) async fn run_parts(
+        &self,
+        session: Session,
+        sources: Sources,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
         let inner = cancel.child_token();
         let mut parts = JoinSet::new();
         let lookup = Lookup::new(self.recorder.clone(), self.admin.clone(), session.client.clone());
         let senders = Senders::new(session.client.clone(), self.recorder.clone());
         let (rooms, bell) = (Rooms::default(), Arc::new(Notify::new()));
-        let sources = self.sources();
-        let (bot, recorder) = (self.bot.clone(), self.recorder.clone());
-        let recording = sources.clone().record(bot, recorder, self.pace.moment, inner.clone());
-        parts.spawn(recording.in_current_span());
         if let Some(survey) = self.survey(&sources) {
             parts.spawn(survey.run(inner.clone()).in_current_span());
         }
@@ -126,7 +127,7 @@ impl Worker {
         result
     }
 
-    fn sources(&self) -> Sources {
+    pub(super) fn sources(&self) -> Sources {
         let scope = Scope::of(self.bot.kind).description();
         Sources::new(scope, self.recorder.shared_clock(), self.board.clone(), self.metrics.clone())
     }

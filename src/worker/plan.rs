@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::domain::worker::{Instructions, SuspendCapture};
+use crate::domain::worker::Instructions;
 
 /// The state that the worker should be in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,10 +30,7 @@ pub(crate) fn summary(instructions: &Instructions) -> Value {
     json!({
         "displayName": instructions.display_name,
         "suspend": instructions.suspend,
-        "suspendCapture": match instructions.suspend_capture {
-            SuspendCapture::Skip => "Skip",
-            SuspendCapture::CatchUp => "CatchUp",
-        },
+        "suspendCapture": instructions.suspend_capture.as_str(),
         "media": instructions.media.as_ref().map(|media| json!({
             "mode": media.mode.as_str(),
             "maximumBytes": media.maximum_bytes,

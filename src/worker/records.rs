@@ -9,7 +9,7 @@ use crate::{
     domain::{
         BotName, UserId,
         record::{Actor, Category, Change, Occurred, RecordDraft, Relation, Subject},
-        worker::Instructions,
+        worker::{Instructions, SuspendCapture},
     },
 };
 
@@ -111,12 +111,13 @@ pub(crate) fn identity_state(
 }
 
 /// The Matrix side was stopped from then till now.
-pub(crate) fn suspended(bot: &BotName, from_ms: i64, caught_up: bool, now: Timestamp) -> RecordDraft {
+pub(crate) fn suspended(bot: &BotName, from_ms: i64, told: &Instructions, now: Timestamp) -> RecordDraft {
     let what = format!("suspended:{from_ms}");
     let mut draft = own(bot, Category::SystemChange, "capture.suspended", &what, now);
     draft.occurred = Occurred::Between(from_ms, now.as_millisecond());
-    let policy = if caught_up { "CatchUp" } else { "Skip" };
-    draft.context.reason = Some(format!("spec.suspend; spec.suspendCapture: {policy}"));
+    let policy = told.suspend_capture;
+    let caught_up = policy == SuspendCapture::CatchUp && !told.deleting;
+    draft.context.reason = Some(format!("spec.suspend; spec.suspendCapture: {}", policy.as_str()));
     let time = |ms: i64| Timestamp::from_millisecond(ms).map_or(Value::Null, |time| time.to_string().into());
     draft.changes = vec![
         change("/capture/from", None, Some(time(from_ms))),
@@ -291,7 +292,7 @@ mod tests {
     use super::*;
     use crate::{
         coverage::{SentEvent, planner::StepKind},
-        domain::{BotKind, Localpart, RoomId, ServerName, selection::RoomSelection, worker::SuspendCapture},
+        domain::{BotKind, Localpart, RoomId, ServerName, selection::RoomSelection},
         worker::vocabulary,
     };
 
@@ -367,7 +368,7 @@ mod tests {
             repair_asked(bot, "today", "IdentityReplaced", now),
             repaired(bot, "today", &facts("one"), &facts("two"), now),
             identity_state(bot, None, Some("IdentityReplaced"), now),
-            suspended(bot, 0, true, now),
+            suspended(bot, 0, &told("uid", 2), now),
             configured(bot, 2, Vec::new(), now),
             applied(bot, None, &told("uid", 2), now),
             deleted(bot, &told("uid", 2), now),

@@ -163,6 +163,11 @@ impl Sources {
 
     /// A source stands like this from now on; the condition says so at once.
     pub(crate) fn set(&self, source: Source, standing: Standing) {
+        self.set_since(source, standing, self.inner.clock.now());
+    }
+
+    /// The same, where it shows only now that it has been so since then.
+    pub(crate) fn set_since(&self, source: Source, standing: Standing, since: Timestamp) {
         let inner = &self.inner;
         let mut standings = inner.standings.lock().unwrap_or_else(PoisonError::into_inner);
         let known = standings.get(&source);
@@ -172,7 +177,7 @@ impl Sources {
         inner.metrics.source(source.slug(), standing.slug());
         let since = match known {
             Some((known, since)) if known.slug() == standing.slug() => *since,
-            _ => inner.clock.now(),
+            _ => since,
         };
         standings.insert(source, (standing, since));
         let check = check(inner.scope, &standings);
@@ -235,6 +240,13 @@ impl Sources {
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
         let now = self.now();
+        for (source, since) in &now {
+            let before = known.get_mut(source).filter(|before| before.standing == since.standing);
+            if let Some(before) = before {
+                // The record of its end gives the last reason: it may have begun with another one.
+                before.why.clone_from(&since.why);
+            }
+        }
         let is_switch = |source: &Source, since: &Since| {
             known.get(source).is_none_or(|before| before.standing != since.standing)
         };
@@ -302,11 +314,11 @@ mod tests {
     #[test]
     fn another_reason_is_no_switch() {
         let sources = sources(&Board::new());
-        sources.set(Source::Rooms, Standing::Lagging("one".into()));
-        let first = sources.now()[&Source::Rooms].clone();
+        let began = Timestamp::from_millisecond(7).unwrap();
+        sources.set_since(Source::Rooms, Standing::Lagging("one".into()), began);
         sources.set(Source::Rooms, Standing::Lagging("two".into()));
-        let second = sources.now()[&Source::Rooms].clone();
-        assert_eq!((first.since_ms, second.why.as_deref()), (second.since_ms, Some("two")));
+        let now = sources.now()[&Source::Rooms].clone();
+        assert_eq!((now.since_ms, now.why.as_deref()), (7, Some("two")));
     }
 
     #[test]

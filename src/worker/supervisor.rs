@@ -21,6 +21,7 @@ use super::{
     recorder::{Recorder, Stop},
     records, report,
     session::{IdentityFacts, Session, SessionError, Sessions},
+    sources::{Source, Sources, Standing},
     suspension,
 };
 use crate::{
@@ -277,7 +278,8 @@ impl Worker {
         if is_open {
             suspension::note_configuration(&self.recorder, &self.bot, &told, soft).await?;
             inbox::drain_until_quiet(&self.recorder, &self.metrics, self.pace.quiet, soft).await?;
-            let batch = Batch { drafts: vec![deleted()], ..Batch::default() };
+            let mut batch = suspension::end(&self.recorder, &self.bot, &told, soft).await?;
+            batch.drafts.push(deleted());
             self.recorder.append(&batch, soft).await?;
         }
         tracing::info!("the trail is closed: the custom resource is being deleted");
@@ -294,22 +296,41 @@ impl Worker {
         Ok(())
     }
 
-    /// Identity, capture, late keys, coverage, until cancelled.
+    /// Session, identity, capture, late keys, coverage, until cancelled. How the sources stand is recorded meanwhile, also
+    /// that nothing is captured as long as there is no session.
     async fn matrix_side(&self, cancel: &CancellationToken) -> Result<(), Stop> {
-        let session = self.establish(cancel).await?;
+        let (sources, inner) = (self.sources(), cancel.child_token());
+        let (bot, recorder) = (self.bot.clone(), self.recorder.clone());
+        let recording = async {
+            let _then_the_other_ends = inner.clone().drop_guard();
+            sources.clone().record(bot, recorder, self.pace.moment, inner.clone()).await
+        };
+        let following = async {
+            let _then_the_other_ends = inner.clone().drop_guard();
+            self.follow_homeserver(sources.clone(), &inner).await
+        };
+        let (switches, captured) = tokio::join!(recording, Box::pin(following));
+        switches.and(captured)
+    }
+
+    async fn follow_homeserver(&self, sources: Sources, cancel: &CancellationToken) -> Result<(), Stop> {
+        let session = self.establish(&sources, cancel).await?;
         self.say_started(&session, cancel).await?;
         suspension::resume(&self.recorder, &self.board, &session, &self.bot, &self.instructions, cancel)
             .await?;
-        let result = self.run_parts(session, cancel).await;
+        let result = self.run_parts(session, sources, cancel).await;
         if cancel.is_cancelled() { Ok(()) } else { result }
     }
 
-    /// Tries until there is a session; every failure is a condition that says what to do.
-    async fn establish(&self, cancel: &CancellationToken) -> Result<Session, Stop> {
+    /// Tries until there is a session; every failure is a condition that says what to do. What happens in rooms is
+    /// not seen from the first attempt on.
+    async fn establish(&self, sources: &Sources, cancel: &CancellationToken) -> Result<Session, Stop> {
         let mut backoff = Backoff::default();
+        let mut began = None;
         loop {
             let witness = self.recorder.cursor(IDENTITY_CURSOR, cancel).await?;
             let witness: Option<IdentityFacts> = witness.and_then(|text| serde_json::from_str(&text).ok());
+            let began = *began.get_or_insert_with(|| self.recorder.clock().now());
             let attempt = tokio::select! {
                 attempt = self.sessions.establish(witness.as_ref()) => attempt,
                 () = cancel.cancelled() => return Err(Stop::Cancelled),
@@ -320,7 +341,9 @@ impl Worker {
             };
             tracing::warn!(category = error.category(), %error, "no session");
             self.metrics.sync_error(error.category());
-            self.board.set(|report| report.encryption = error.check());
+            let check = error.check();
+            sources.set_since(Source::Rooms, Standing::Lagging(check.message.clone()), began);
+            self.board.set(|report| report.encryption = check);
             if !backoff.wait(error.retry(), cancel).await {
                 return Err(Stop::Cancelled);
             }

@@ -1,6 +1,7 @@
 //! Standing still and going on: from when to when nothing was captured is itself recorded, and a
 //! crash in between forgets nothing.
 
+use jiff::Timestamp;
 use matrix_sdk::{
     config::{SyncSettings, SyncToken},
     deserialized_responses::TimelineEvent,
@@ -83,17 +84,36 @@ pub(super) async fn resume(
     cancel: &CancellationToken,
 ) -> Result<(), Stop> {
     let Some(from) = since(recorder, cancel).await? else { return Ok(()) };
-    let catch_up = instructions.borrow().suspend_capture == SuspendCapture::CatchUp;
-    let mut cursors = vec![(SUSPENDED.to_owned(), String::new())];
+    let told = instructions.borrow().clone();
+    let mut cursors = Vec::new();
     // Whoever never synced has nothing to skip.
     let synced = recorder.cursor(CURSOR, cancel).await?.is_some();
-    if !catch_up && synced {
-        cursors.extend(skip_to_now(board, session, cancel).await?);
+    if told.suspend_capture == SuspendCapture::Skip && synced {
+        cursors = skip_to_now(board, session, cancel).await?;
     }
-    let draft = records::suspended(bot, from, catch_up, recorder.clock().now());
-    let batch = Batch { drafts: vec![draft], cursors, ..Batch::default() };
-    recorder.append(&batch, cancel).await?;
-    Ok(())
+    let mut batch = ended(bot, from, &told, recorder.clock().now());
+    batch.cursors.extend(cursors);
+    recorder.append(&batch, cancel).await.map(drop)
+}
+
+/// What ends a suspension, if there is one, of a bot that does not go on.
+pub(super) async fn end(
+    recorder: &Recorder,
+    bot: &BotName,
+    told: &Instructions,
+    cancel: &CancellationToken,
+) -> Result<Batch, Stop> {
+    let from = since(recorder, cancel).await?;
+    let now = recorder.clock().now();
+    Ok(from.map(|from| ended(bot, from, told, now)).unwrap_or_default())
+}
+
+fn ended(bot: &BotName, from: i64, told: &Instructions, now: Timestamp) -> Batch {
+    Batch {
+        drafts: vec![records::suspended(bot, from, told, now)],
+        cursors: vec![(SUSPENDED.to_owned(), String::new())],
+        ..Batch::default()
+    }
 }
 
 /// The cursors of this moment. Keys that were sent meanwhile are received all the same.

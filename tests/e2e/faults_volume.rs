@@ -3,6 +3,7 @@
 
 use std::{fs, path::PathBuf, process::Command};
 
+use ems_bots::domain::record::{Occurred, RecordDraft};
 use serde_json::{Value, json};
 
 use crate::support::{
@@ -12,6 +13,13 @@ use crate::support::{
 };
 
 const STORE: &str = "store-1/matrix-sdk-crypto.sqlite3";
+const SWITCHED: &str = "capture.source_switched";
+
+/// Whether a record says that rooms stand like this from then on.
+fn rooms_are(record: &RecordDraft, standing: &str) -> bool {
+    let after = Some(json!(standing));
+    record.changes.iter().any(|change| change.path == "/sources/rooms" && change.after == after)
+}
 
 struct Stage {
     synapse: Synapse,
@@ -142,6 +150,8 @@ async fn a_broken_crypto_store_is_said_and_kept_as_it_is() {
     stage.worker.start(&stage.synapse);
     let said = stage.worker.wait_report("encryption", &["volume"]).await;
     println!("   {said}");
+    // It has lasted for longer than a moment.
+    let lagging = stage.worker.wait_for(SWITCHED, |record| rooms_are(record, "lagging")).await;
     stage.say("meanwhile").await;
     assert_ne!(stage.worker.get("/readyz").await.0, 200);
     assert!(fs::read(&store).unwrap() == broken, "nothing was changed");
@@ -150,7 +160,14 @@ async fn a_broken_crypto_store_is_said_and_kept_as_it_is() {
     for (path, bytes) in &good {
         fs::write(path, bytes).unwrap();
     }
-    stage.worker.wait_text("meanwhile").await;
+    let Occurred::At(said) = stage.worker.wait_text("meanwhile").await.occurred else { panic!("a time") };
     assert_eq!(stage.devices().await, devices, "it is the same device");
+    println!("-- the time in which nothing could be captured is a record");
+    let has_it = |record: &RecordDraft| {
+        let Occurred::Between(from, to) = record.occurred else { return false };
+        rooms_are(record, "on") && lagging.occurred == Occurred::At(from) && (from..=to).contains(&said)
+    };
+    let span = stage.worker.wait_for(SWITCHED, has_it).await;
+    assert!(span.context.reason.as_deref().is_some_and(|why| why.contains("volume")), "{span:#?}");
     stage.worker.kill();
 }

@@ -21,6 +21,9 @@ pub(crate) const ATTENDED: &str = "<attended>";
 /// In place of a cursor's value: any content of this many bytes, which the database does not take.
 pub(crate) const INDIGESTIBLE: (&str, u64) = ("<indigestible>", 666);
 
+/// In place of a cursor's value: the batch that says how the sources stand.
+pub(crate) const SOURCES: &str = "worker:sources";
+
 /// What happens to the batch that moves a cursor of Matrix to a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -62,7 +65,9 @@ impl FaultyStore {
         let mut fault = self.fault.lock().unwrap();
         let (value, kind) = fault.clone()?;
         let of_matrix = |name: &str| name.starts_with("matrix:");
-        let moves = |(name, set): &(String, String)| of_matrix(name) && set.contains(&value);
+        let moves = |(name, set): &(String, String)| {
+            (of_matrix(name) && set.contains(&value)) || (value == SOURCES && name == SOURCES)
+        };
         let attends = value == ATTENDED && !batch.attended.is_empty();
         if !attends && !batch.cursors.iter().any(moves) {
             return None;

@@ -1,7 +1,11 @@
 //! The worker as a whole: what the homeserver tells is in the trail once, in order, whatever is
 //! interrupted; it stands still, goes on and ends as the custom resource says.
 
-use ems_bots::{domain::worker::SuspendCapture, store::AuditStore as _, worker::recorder::Stop};
+use ems_bots::{
+    domain::{record::Occurred, worker::SuspendCapture},
+    store::AuditStore as _,
+    worker::recorder::Stop,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -232,6 +236,47 @@ async fn a_suspended_worker_asks_for_nothing_and_goes_on_as_told() {
         let told = span.changes.iter().find(|change| change.path == "/capture/caughtUp").unwrap();
         assert_eq!(told.after, Some(json!(caught_up)));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bot_that_is_deleted_while_it_is_suspended_has_that_time_before_its_last_record() {
+    let stage = Stage::set().await;
+    stage.instructions.send_modify(|told| {
+        told.suspend = true;
+        told.suspend_capture = SuspendCapture::CatchUp;
+    });
+    let running = stage.start(None);
+    until("it stands still", || running.board.get().suspended.then_some(()).ok_or(())).await;
+    running.stop().await.unwrap();
+    stage.instructions.send_modify(|told| told.deleting = true);
+    for _ in 0..2 {
+        let running = stage.start(None);
+        until("the trail is closed", || running.board.get().closed.then_some(()).ok_or(())).await;
+        running.stop().await.unwrap();
+    }
+    let trail = stage.trail().await;
+    let last: Vec<_> = trail.iter().rev().take(2).map(|draft| draft.action.as_str()).collect();
+    assert_eq!(last, ["bot.deleted", "capture.suspended"]);
+    let spans: Vec<_> = trail.iter().filter(|draft| draft.action == "capture.suspended").collect();
+    assert_eq!(spans.len(), 1, "{spans:#?}");
+    assert!(matches!(spans[0].occurred, Occurred::Between(from, to) if from <= to), "{spans:#?}");
+    assert_eq!(
+        spans[0].context.reason.as_deref(),
+        Some("spec.suspend; spec.suspendCapture: CatchUp"),
+        "what was configured"
+    );
+    let told = spans[0].changes.iter().find(|change| change.path == "/capture/caughtUp").unwrap();
+    assert_eq!(told.after, Some(json!(false)), "what was done");
+    // Another bot of the same name begins anew.
+    stage.instructions.send_modify(|told| {
+        (told.uid, told.deleting, told.suspend) = ("second-life".to_owned(), false, false);
+    });
+    let running = stage.start(None);
+    stage.until_asked("s1", 1).await;
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    let spans = trail.iter().filter(|draft| draft.action == "capture.suspended").count();
+    assert_eq!(spans, 1, "that one was never suspended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

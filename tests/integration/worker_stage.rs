@@ -9,7 +9,7 @@ use std::{
 use async_trait::async_trait;
 use ems_bots::{
     domain::{
-        BotKind, BotName, Localpart, ServerName, SystemClock, UserId,
+        BotKind, BotName, Clock, Localpart, ServerName, SystemClock, UserId,
         filter::SearchFilter,
         record::RecordDraft,
         selection::RoomSelection,
@@ -29,6 +29,7 @@ use ems_bots::{
         supervisor::{Pace, Worker},
     },
 };
+use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -68,6 +69,10 @@ pub(crate) struct Stage {
     pub(crate) quiet: Duration,
     /// Set: a bot that is removed leaves the rooms of this homeserver.
     pub(crate) leaves: Option<(MockHomeserver, Farewells)>,
+    /// What records are stamped with.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// A source that lags for less is not worth a record.
+    pub(crate) moment: Duration,
     starts: Mutex<u64>,
 }
 
@@ -132,6 +137,8 @@ impl Stage {
             presence: Arc::new(NoPresence),
             quiet: Duration::ZERO,
             leaves: None,
+            clock: Arc::new(SystemClock),
+            moment: Duration::from_millis(100),
             starts: Mutex::new(0),
         }
     }
@@ -162,7 +169,7 @@ impl Stage {
         };
         let metrics = Metrics::new(&prometheus::Registry::new(), Arc::new(SystemClock)).unwrap();
         let admin = Arc::from(homeserver.admin(admin));
-        let recorder = Recorder::new(Arc::new(store), Arc::new(SystemClock), board.clone(), metrics.clone());
+        let recorder = Recorder::new(Arc::new(store), self.clock.clone(), board.clone(), metrics.clone());
         let bot = BotName { namespace: "tenant".into(), name: "auditbot".into(), kind: self.kind };
         let user = UserId::parse(USER).unwrap();
         let cover = self.leaves.as_ref().map(|(homeserver, _)| Cover {
@@ -191,7 +198,7 @@ impl Stage {
             pace: Pace {
                 examine: Duration::from_mins(10),
                 survey: Duration::from_millis(200),
-                moment: Duration::from_millis(100),
+                moment: self.moment,
                 quiet: self.quiet,
                 farewells: self.leaves.as_ref().map(|(_, farewells)| *farewells).unwrap_or_default(),
             },
@@ -252,6 +259,26 @@ impl Running {
     /// Waits for it to end by itself.
     pub(crate) async fn ended(self) -> Result<(), Stop> {
         tokio::time::timeout(Duration::from_secs(30), self.task).await.expect("it goes on").unwrap()
+    }
+}
+
+/// A clock that stands still until a test moves it.
+#[derive(Debug)]
+pub(crate) struct HeldClock(Mutex<Timestamp>);
+
+impl HeldClock {
+    pub(crate) fn at(second: i64) -> Self {
+        Self(Mutex::new(Timestamp::from_second(second).unwrap()))
+    }
+
+    pub(crate) fn pass(&self, hours: i64) {
+        *self.0.lock().unwrap() += SignedDuration::from_hours(hours);
+    }
+}
+
+impl Clock for HeldClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap()
     }
 }
 
