@@ -176,7 +176,7 @@ async fn what_is_put_into_an_excluded_space_later_is_known_soon_and_looked_at_al
     let rooms: Vec<_> = (0..20).map(|_| homeserver.create_room(&alice, "11", RoomKind::Private)).collect();
     let mut bot = start(&homeserver, "auditbot", without_space(&space));
     bot.covered(20, 10).await;
-    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::sleep(Duration::from_secs(25)).await;
     let looks = homeserver.count("room_state");
     put_into(&homeserver, &nested, &rooms[7], &alice);
     let took = bot.until("ignored", 30, |state| state.ignored.contains(&rooms[7])).await;
