@@ -6,10 +6,11 @@
 //! twice:
 //!
 //! 1. [`ActLog::intend`] **before** the call. It must be durable when it returns, else the act is
-//!    not done. From now on a power-levels event that raises the bot, or a membership event that
-//!    invites it, in this room and by a local user, is to be taken for ours.
+//!    not done. A power-levels event of that time that raises the bot, or a membership event that
+//!    invites it, in this room and by a local user, is to be taken for ours, whenever it is told.
 //! 2. [`ActLog::outcome`] afterwards, with the events by identifier and sender as they stand in the
-//!    room: also of an act that failed, since power can be written before the call fails.
+//!    room: also of an act that failed, since power can be written before the call fails. They are
+//!    to be taken for ours whatever their time.
 //!
 //! An intent without an outcome (the process ended in between, or the outcome could not be stored)
 //! stays true as it is: "asked for, result not known". The next look at the room goes by what is

@@ -1,10 +1,12 @@
 //! The acts of coverage in the trail, and how their traces in rooms are told from what people do.
 //!
 //! The homeserver sends an invitation or a power-levels event in a local user's name because the
-//! bot asked for it. Such an event is recognised by its room, its kind and its time: within a short
-//! span after an act was intended there, whoever raises or invites the bot did so for it. The open
-//! intentions are a cursor, written together with the record of the act, so that a crash between
-//! the act and its arrival by sync forgets nothing.
+//! bot asked for it. Such an event is recognised by its identifier, where the act saw it, or by its
+//! room, its kind and its time: within a short span after an act was intended there, whoever raises
+//! or invites the bot did so for it. Each room with acts has a cursor of them, written together with
+//! the records of the act, so that a crash between the act and its arrival by sync forgets nothing.
+
+mod traces;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -12,11 +14,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMappedMutexGuard, OwnedMutexGuard, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use self::traces::{Trace, Traces, may_be_of_an_act};
 use super::{
     book::Book,
     ports::Presence,
@@ -32,38 +35,32 @@ use crate::{
     store::Batch,
 };
 
-/// Cursor that keeps the rooms with an act of the last minutes.
-const CURSOR: &str = "coverage:acts";
+/// Cursor in which earlier versions kept the last act of every room.
+const FORMER: &str = "coverage:acts";
 /// Cursor that keeps who was brought back into which room.
 const RECALLED: &str = "coverage:recalled";
 /// Cursor that keeps the rooms of which nothing is recorded, so that a start does not begin with recording them.
 const IGNORED: &str = "coverage:ignored";
-/// Clocks of homeserver and worker may differ by so much.
-const EARLIER_MS: i64 = 10_000;
-/// An act shows in the room within so much time, as a rule within a second.
-const LATER_MS: i64 = 120_000;
+/// The acts of so many rooms are held in memory.
+const MOST_ROOMS: usize = 2_000;
 
-/// An act of the last minutes, by which its traces are known.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Trace {
-    /// Milliseconds since 1970.
-    at: i64,
-    /// Who was moved.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    person: Option<String>,
+/// Cursor of the acts in a room.
+fn cursor_name(room: &RoomId) -> String {
+    format!("coverage:acts:{room}")
 }
+
+/// What is known of a room's acts, once it was read. It is locked until a change is durable.
+type Known = Arc<tokio::sync::Mutex<Option<Traces>>>;
 
 /// The worker's part of coverage.
 pub struct Acts {
     bot_name: BotName,
     bot: UserId,
     recorder: Recorder,
-    rooms: Mutex<BTreeMap<String, Trace>>,
+    rooms: Mutex<HashMap<RoomId, Known>>,
     /// Who is in a room only because the bot needed their power.
     recalled: Mutex<BTreeMap<String, String>>,
     ignored: Mutex<Arc<BTreeSet<RoomId>>>,
-    /// Events by their ids, where the homeserver told them.
-    sent: Mutex<HashMap<String, i64>>,
     hints: Mutex<Option<mpsc::UnboundedSender<Hint>>>,
     cancel: CancellationToken,
 }
@@ -78,22 +75,58 @@ impl Acts {
             rooms: Mutex::default(),
             recalled: Mutex::default(),
             ignored: Mutex::default(),
-            sent: Mutex::default(),
             hints: Mutex::default(),
             cancel,
         }
     }
 
-    /// Reads what was intended before this start.
-    pub(crate) async fn load(&self, cancel: &CancellationToken) -> Result<(), Stop> {
-        let known = self.recorder.cursor(CURSOR, cancel).await?;
-        locked(&self.rooms).extend(parsed::<Trace>(known));
+    /// Reads what the process before this one left; to be called before anything is captured. Fails when cancelled.
+    pub async fn load(&self, cancel: &CancellationToken) -> Result<(), Stop> {
+        self.adopt(cancel).await?;
         let recalled = self.recorder.cursor(RECALLED, cancel).await?;
         locked(&self.recalled).extend(parsed::<String>(recalled));
         let ignored = self.recorder.cursor(IGNORED, cancel).await?;
         let ignored = ignored.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
         *locked(&self.ignored) = Arc::new(ignored);
         Ok(())
+    }
+
+    /// Gives to each room what an earlier version kept of its last act.
+    async fn adopt(&self, cancel: &CancellationToken) -> Result<(), Stop> {
+        let former = parsed::<Trace>(self.recorder.cursor(FORMER, cancel).await?);
+        if former.is_empty() {
+            return Ok(());
+        }
+        let mut cursors = vec![(FORMER.to_owned(), "{}".to_owned())];
+        for (room, trace) in former {
+            let Ok(room) = RoomId::parse(room) else { continue };
+            let mut traces = self.traces(&room, cancel).await?;
+            traces.intend(trace);
+            cursors.push(cursor(&room, &traces));
+        }
+        self.recorder.append(&Batch { cursors, ..Batch::default() }, cancel).await.map(drop)
+    }
+
+    /// What is known of a room's acts. Nobody else sees or changes it while the guard lives.
+    async fn traces(
+        &self,
+        room: &RoomId,
+        cancel: &CancellationToken,
+    ) -> Result<OwnedMappedMutexGuard<Option<Traces>, Traces>, Stop> {
+        let known = {
+            let mut rooms = locked(&self.rooms);
+            if rooms.len() >= MOST_ROOMS && !rooms.contains_key(room) {
+                // What nobody uses now is in the database as it is here.
+                rooms.retain(|_, known| Arc::strong_count(known) > 1);
+            }
+            Arc::clone(rooms.entry(room.clone()).or_default())
+        };
+        let mut known = cancel.run_until_cancelled(known.lock_owned()).await.ok_or(Stop::Cancelled)?;
+        if known.is_none() {
+            let text = self.recorder.cursor(&cursor_name(room), cancel).await?;
+            *known = text.and_then(|text| serde_json::from_str(&text).ok());
+        }
+        Ok(OwnedMutexGuard::map(known, |known| known.get_or_insert_default()))
     }
 
     /// From now on nothing of these rooms is recorded.
@@ -114,25 +147,10 @@ impl Acts {
     }
 
     /// A new receiver of hints; the former one gets none any more.
-    pub(crate) fn listen(&self) -> mpsc::UnboundedReceiver<Hint> {
+    pub fn listen(&self) -> mpsc::UnboundedReceiver<Hint> {
         let (sender, receiver) = mpsc::unbounded_channel();
         *locked(&self.hints) = Some(sender);
         receiver
-    }
-
-    fn now_ms(&self) -> i64 {
-        self.recorder.clock().now().as_millisecond()
-    }
-
-    /// The rooms with a recent act, this one among them, as the cursor's value.
-    fn intend_in(&self, act: &Act) -> (String, String) {
-        let now = self.now_ms();
-        let mut rooms = locked(&self.rooms);
-        rooms.retain(|_, trace| now.saturating_sub(trace.at) < LATER_MS);
-        // Who becomes an admin is not moved.
-        let person = act.person.clone().filter(|_| act.kind != StepKind::HandOver);
-        rooms.insert(act.room_id.to_string(), Trace { at: now, person });
-        (CURSOR.to_owned(), serde_json::to_string(&*rooms).unwrap_or_default())
     }
 
     /// Who was brought back, as the cursor's value, after a change.
@@ -143,8 +161,16 @@ impl Acts {
     }
 
     async fn append(&self, batch: &Batch) -> Result<(), ActLogError> {
-        self.recorder.append(batch, &self.cancel).await.map(drop).map_err(|stop| ActLogError(Box::new(stop)))
+        self.recorder.append(batch, &self.cancel).await.map(drop).map_err(unrecorded)
     }
+}
+
+fn unrecorded(stop: Stop) -> ActLogError {
+    ActLogError(Box::new(stop))
+}
+
+fn cursor(room: &RoomId, traces: &Traces) -> (String, String) {
+    (cursor_name(room), serde_json::to_string(traces).unwrap_or_default())
 }
 
 fn parsed<T: DeserializeOwned>(cursor: Option<String>) -> BTreeMap<String, T> {
@@ -158,26 +184,32 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 #[async_trait]
 impl ActLog for Acts {
     async fn intend(&self, act: &Act) -> Result<(), ActLogError> {
-        let mut cursors = vec![self.intend_in(act)];
+        let mut cursors = Vec::new();
+        let mut traces = self.traces(&act.room_id, &self.cancel).await.map_err(unrecorded)?;
+        let now = self.recorder.clock().now();
+        // Of what it does in its own name the bot is the sender.
+        if act.on_behalf_of.is_some() {
+            traces.intend(Trace { at: now.as_millisecond(), person: act.person.clone() });
+            cursors.push(cursor(&act.room_id, &traces));
+        }
         if let (StepKind::Recall | StepKind::Return, Some(person)) = (act.kind, &act.person) {
             let (room, person) = (act.room_id.to_string(), person.clone());
             cursors.push(self.note_recalled(|recalled| drop(recalled.insert(room, person))));
         }
-        let now = self.recorder.clock().now();
         let draft = records::act_intended(&self.bot_name, &self.bot, act, now);
         self.append(&Batch { drafts: vec![draft], cursors, ..Batch::default() }).await
     }
 
     async fn outcome(&self, act: &Act, outcome: &ActOutcome) -> Result<(), ActLogError> {
         let (ActOutcome::Done { sent } | ActOutcome::Failed { sent, .. }) = outcome;
-        let now = self.now_ms();
-        {
-            let mut known = locked(&self.sent);
-            known.retain(|_, at| now.saturating_sub(*at) < 10 * LATER_MS);
-            known.extend(sent.iter().map(|event| (event.event_id.clone(), now)));
+        let mut cursors = Vec::new();
+        let mut traces = self.traces(&act.room_id, &self.cancel).await.map_err(unrecorded)?;
+        if !sent.is_empty() {
+            traces.made(sent.iter().map(|event| event.event_id.clone()));
+            cursors.push(cursor(&act.room_id, &traces));
         }
         let draft = records::act_ended(&self.bot_name, &self.bot, act, outcome, self.recorder.clock().now());
-        self.append(&Batch { drafts: vec![draft], ..Batch::default() }).await
+        self.append(&Batch { drafts: vec![draft], cursors, ..Batch::default() }).await
     }
 
     fn recalled(&self, room: &RoomId) -> Option<String> {
@@ -190,14 +222,18 @@ impl ActLog for Acts {
     }
 }
 
+#[async_trait]
 impl Presence for Acts {
-    fn told(&self, room: &RoomId, event: &Value) {
-        let is_known = |id: &str| locked(&self.sent).contains_key(id);
-        if let Some(hint) = hint(room, event, self.bot.as_str(), is_known)
-            && let Some(hints) = &*locked(&self.hints)
-        {
+    async fn told(&self, room: &RoomId, event: &Value, cancel: &CancellationToken) -> Result<(), Stop> {
+        let Some(hint) = hint(room, event, self.bot.as_str()) else { return Ok(()) };
+        // Coverage saw it when it looked at what it had done.
+        if self.traces(room, cancel).await?.has_seen(event) {
+            return Ok(());
+        }
+        if let Some(hints) = &*locked(&self.hints) {
             let _ = hints.send(hint);
         }
+        Ok(())
     }
 
     fn invited(&self, room: &RoomId, state: &[Value]) {
@@ -210,26 +246,19 @@ impl Presence for Acts {
         locked(&self.ignored).contains(room)
     }
 
-    fn is_ours(&self, room: &RoomId, event: &Value) -> bool {
-        let field = |name| event.get(name).and_then(Value::as_str);
-        if field("sender").is_none_or(|sender| sender == self.bot.as_str()) {
-            return false;
+    async fn is_ours(&self, room: &RoomId, event: &Value, cancel: &CancellationToken) -> Result<bool, Stop> {
+        let bot = self.bot.as_str();
+        if !may_be_of_an_act(event, bot) {
+            return Ok(false);
         }
-        if field("event_id").is_some_and(|id| locked(&self.sent).contains_key(id)) {
-            return true;
-        }
-        let Some(trace) = locked(&self.rooms).get(room.as_str()).cloned() else { return false };
-        let at = event.get("origin_server_ts").and_then(Value::as_i64).unwrap_or_default();
-        (trace.at - EARLIER_MS..=trace.at + LATER_MS).contains(&at)
-            && (favours(event, self.bot.as_str()) || trace.person.is_some_and(|person| moves(event, &person)))
+        Ok(self.traces(room, cancel).await?.explain(event, bot))
     }
 }
 
 /// What an event means for coverage. The bot may have been invited, removed or demoted; or somebody is invited again to what may
 /// be a chat that is to be left out: whoever was in a room before changes nothing in the list of rooms by coming back. Less
-/// urgent is that the room was replaced, or somebody else's power. An event that is known was seen by coverage when it looked
-/// at what it had done.
-fn hint(room: &RoomId, event: &Value, bot: &str, is_known: impl Fn(&str) -> bool) -> Option<Hint> {
+/// urgent is that the room was replaced, or somebody else's power.
+fn hint(room: &RoomId, event: &Value, bot: &str) -> Option<Hint> {
     let field = |name| event.get(name).and_then(Value::as_str);
     let hint = match (field("type"), field("state_key")) {
         (Some("m.room.member"), Some(key)) => {
@@ -249,48 +278,14 @@ fn hint(room: &RoomId, event: &Value, bot: &str, is_known: impl Fn(&str) -> bool
         (Some("m.room.tombstone" | "m.space.child"), Some(_)) => Hint::Changed,
         _ => return None,
     };
-    (!field("event_id").is_some_and(is_known)).then(|| hint(room.clone()))
-}
-
-/// Whether an event is about somebody's own place in the room.
-fn moves(event: &Value, person: &str) -> bool {
-    let field = |name| event.get(name).and_then(Value::as_str);
-    field("type") == Some("m.room.member")
-        && field("state_key") == Some(person)
-        && matches!(
-            event.pointer("/content/membership").and_then(Value::as_str),
-            Some("invite" | "join" | "leave")
-        )
-}
-
-/// Whether an event invites the bot, lifts its ban, or gives it more power than it had.
-fn favours(event: &Value, bot: &str) -> bool {
-    let field = |name| event.get(name).and_then(Value::as_str);
-    match (field("type"), field("state_key")) {
-        (Some("m.room.member"), Some(key)) => {
-            let membership = |path| event.pointer(path).and_then(Value::as_str);
-            let was_banned = membership("/unsigned/prev_content/membership") == Some("ban");
-            match membership("/content/membership") {
-                Some("invite") => key == bot,
-                Some("leave") => key == bot && was_banned,
-                _ => false,
-            }
-        }
-        (Some("m.room.power_levels"), Some("")) => {
-            let power = |content: Option<&Value>| {
-                content.and_then(|content| content.get("users")?.get(bot)?.as_i64()).unwrap_or(0)
-            };
-            power(event.get("content")) > power(event.pointer("/unsigned/prev_content"))
-        }
-        _ => false,
-    }
+    Some(hint(room.clone()))
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
-    use super::{favours, hint, moves};
+    use super::hint;
     use crate::{coverage::Hint, domain::RoomId};
 
     const BOT: &str = "@auditbot:example.org";
@@ -321,35 +316,10 @@ mod tests {
             (power(100), &changed),
             (json!({"type": "m.space.child", "state_key": "!other:example.org", "content": {}}), &changed),
             (json!({"type": "m.room.power_levels", "content": {}}), &None),
-            (json!({"type": "m.room.power_levels", "state_key": "", "event_id": "$known"}), &None),
-            (json!({"type": "m.room.power_levels", "state_key": "", "event_id": "$new"}), &look),
             (json!({"type": "m.room.message", "content": {"membership": "invite"}}), &None),
         ];
         for (event, expected) in table {
-            assert_eq!(hint(&room, &event, BOT, |id| id == "$known"), *expected, "{event}");
+            assert_eq!(hint(&room, &event, BOT), *expected, "{event}");
         }
-    }
-
-    #[test]
-    fn only_what_favours_the_bot_can_be_its_own_doing() {
-        let member = |key: &str, membership: &str| json!({"type": "m.room.member", "state_key": key, "content": {"membership": membership}});
-        assert!(favours(&member(BOT, "invite"), BOT));
-        assert!(!favours(&member(BOT, "ban"), BOT));
-        assert!(!favours(&member(BOT, "leave"), BOT));
-        let mut unban = member(BOT, "leave");
-        unban["unsigned"] = json!({"prev_content": {"membership": "ban"}});
-        assert!(favours(&unban, BOT));
-        assert!(moves(&member("@carol:example.org", "join"), "@carol:example.org"));
-        assert!(!moves(&member("@carol:example.org", "ban"), "@carol:example.org"));
-        assert!(!moves(&member("@dave:example.org", "join"), "@carol:example.org"));
-        assert!(!favours(&member("@alice:example.org", "invite"), BOT));
-        let power = |before: i64, after: i64| {
-            json!({"type": "m.room.power_levels", "state_key": "", "content": {"users": {BOT: after}},
-                "unsigned": {"prev_content": {"users": {BOT: before}}}})
-        };
-        assert!(favours(&power(0, 100), BOT));
-        assert!(!favours(&power(100, 100), BOT));
-        assert!(!favours(&power(100, 0), BOT));
-        assert!(!favours(&json!({"type": "m.room.message", "content": {}}), BOT));
     }
 }

@@ -4,7 +4,9 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use tokio_util::sync::CancellationToken;
 
+use super::recorder::Stop;
 use crate::domain::{
     RoomId,
     worker::{Instructions, WorkerReport},
@@ -38,31 +40,45 @@ pub trait Reporter: Send + Sync {
 }
 
 /// What capture tells and asks the part that brings the bot into rooms.
+#[async_trait]
 pub trait Presence: Send + Sync {
     /// The bot was invited, with this state of the room (stripped events).
     fn invited(&self, room: &RoomId, state: &[serde_json::Value]);
     /// This happened in a room, or is so now.
-    fn told(&self, room: &RoomId, event: &serde_json::Value);
+    async fn told(
+        &self,
+        room: &RoomId,
+        event: &serde_json::Value,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop>;
     /// Whether the selection leaves the room out, so that nothing of it is recorded but what the bot itself does there.
     fn ignores(&self, room: &RoomId) -> bool;
     /// Whether the homeserver sent this event in its sender's name because the bot asked for it.
-    fn is_ours(&self, room: &RoomId, event: &serde_json::Value) -> bool;
+    async fn is_ours(
+        &self,
+        room: &RoomId,
+        event: &serde_json::Value,
+        cancel: &CancellationToken,
+    ) -> Result<bool, Stop>;
 }
 
 /// Nobody brings the bot into rooms: for tests of capture alone.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPresence;
 
+#[async_trait]
 impl Presence for NoPresence {
     fn invited(&self, _: &RoomId, _: &[serde_json::Value]) {}
 
-    fn told(&self, _: &RoomId, _: &serde_json::Value) {}
+    async fn told(&self, _: &RoomId, _: &serde_json::Value, _: &CancellationToken) -> Result<(), Stop> {
+        Ok(())
+    }
 
     fn ignores(&self, _: &RoomId) -> bool {
         false
     }
 
-    fn is_ours(&self, _: &RoomId, _: &serde_json::Value) -> bool {
-        false
+    async fn is_ours(&self, _: &RoomId, _: &serde_json::Value, _: &CancellationToken) -> Result<bool, Stop> {
+        Ok(false)
     }
 }

@@ -79,6 +79,8 @@ mod worker_admin_bot;
 #[cfg(test)]
 mod worker_alive;
 #[cfg(test)]
+mod worker_behalf;
+#[cfg(test)]
 mod worker_bucket;
 #[cfg(test)]
 mod worker_closing;

@@ -2,8 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use ems_bots::{domain::RoomId, worker::ports::Presence};
+use async_trait::async_trait;
+use ems_bots::{
+    domain::RoomId,
+    worker::{ports::Presence, recorder::Stop},
+};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     matrix_fake::USER,
@@ -15,19 +20,21 @@ use crate::{
 #[derive(Default)]
 struct Listener(Mutex<Vec<String>>);
 
+#[async_trait]
 impl Presence for Listener {
     fn invited(&self, _: &RoomId, _: &[Value]) {}
 
-    fn told(&self, _: &RoomId, event: &Value) {
+    async fn told(&self, _: &RoomId, event: &Value, _: &CancellationToken) -> Result<(), Stop> {
         self.0.lock().unwrap().push(event["event_id"].as_str().unwrap().to_owned());
+        Ok(())
     }
 
     fn ignores(&self, _: &RoomId) -> bool {
         false
     }
 
-    fn is_ours(&self, _: &RoomId, _: &Value) -> bool {
-        false
+    async fn is_ours(&self, _: &RoomId, _: &Value, _: &CancellationToken) -> Result<bool, Stop> {
+        Ok(false)
     }
 }
 

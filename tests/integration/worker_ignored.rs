@@ -5,8 +5,13 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use ems_bots::{domain::RoomId, worker::ports::Presence};
+use async_trait::async_trait;
+use ems_bots::{
+    domain::RoomId,
+    worker::{ports::Presence, recorder::Stop},
+};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     matrix_fake::USER,
@@ -20,17 +25,20 @@ const OTHER: &str = "!other:example.org";
 #[derive(Default)]
 pub(crate) struct LeftOut(pub(crate) Mutex<BTreeSet<RoomId>>);
 
+#[async_trait]
 impl Presence for LeftOut {
     fn invited(&self, _: &RoomId, _: &[Value]) {}
 
-    fn told(&self, _: &RoomId, _: &serde_json::Value) {}
+    async fn told(&self, _: &RoomId, _: &Value, _: &CancellationToken) -> Result<(), Stop> {
+        Ok(())
+    }
 
     fn ignores(&self, room: &RoomId) -> bool {
         self.0.lock().unwrap().contains(room)
     }
 
-    fn is_ours(&self, _: &RoomId, _: &Value) -> bool {
-        false
+    async fn is_ours(&self, _: &RoomId, _: &Value, _: &CancellationToken) -> Result<bool, Stop> {
+        Ok(false)
     }
 }
 

@@ -63,11 +63,13 @@ pub(crate) struct Stage {
     /// Set: what the admin API shows is looked at.
     pub(crate) inspect: Option<Arc<dyn Inspect>>,
     pub(crate) bucket: Option<BucketSettings>,
-    /// What capture knows of the rooms.
+    /// What stamps records and dates acts.
+    pub(crate) clock: Arc<dyn Clock>,
+    /// What capture knows of the rooms, if there is no coverage.
     pub(crate) presence: Arc<dyn Presence>,
     /// How long the inbox is watched before the trail is closed.
     pub(crate) quiet: Duration,
-    /// Set: a bot that is removed leaves the rooms of this homeserver.
+    /// Set: the bot is brought into the rooms of this homeserver, and leaves them when it is removed.
     pub(crate) leaves: Option<(MockHomeserver, Farewells)>,
     /// What records are stamped with.
     pub(crate) clock: Arc<dyn Clock>,
@@ -134,6 +136,7 @@ impl Stage {
             kind: BotKind::Audit,
             inspect: None,
             bucket: None,
+            clock: Arc::new(SystemClock),
             presence: Arc::new(NoPresence),
             quiet: Duration::ZERO,
             leaves: None,
@@ -176,8 +179,9 @@ impl Stage {
             connect: Arc::new(homeserver.clone()),
             admin: homeserver.add_user(&Localpart::parse("admin-of-bot").unwrap(), true),
             acts: Arc::new(Acts::new(bot.clone(), user.clone(), recorder.clone(), CancellationToken::new())),
-            clock: Arc::new(SystemClock),
+            clock: self.clock.clone(),
         });
+        let acts = cover.as_ref().map(|cover| cover.acts.clone() as Arc<dyn Presence>);
         let worker = Worker {
             bot,
             user,
@@ -191,7 +195,7 @@ impl Stage {
             health: Health::default(),
             instructions: self.instructions.subscribe(),
             reporter: Arc::new(Silent),
-            presence: self.presence.clone(),
+            presence: acts.unwrap_or_else(|| self.presence.clone()),
             cover,
             inspect: self.inspect.clone(),
             bucket: self.bucket.as_ref().map(|settings| Bucket::new(settings).unwrap()),

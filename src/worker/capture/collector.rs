@@ -77,11 +77,14 @@ impl<'a> Collector<'a> {
         let later = arrival == Arrival::Late;
         let event = read(&received.raw);
         let room = RoomId::parse(received.room.as_str()).ok();
-        let ours = room.as_ref().is_some_and(|room| self.presence.is_ours(room, &event));
+        let ours = match &room {
+            Some(room) => self.presence.is_ours(room, &event, self.cancel).await?,
+            None => false,
+        };
         if let Some(room) = &room
             && arrival == Arrival::New
         {
-            self.presence.told(room, &event);
+            self.presence.told(room, &event, self.cancel).await?;
         }
         let concerns_bot = ours || self.names_bot(&event);
         let is_ignored = room.as_ref().is_some_and(|room| self.presence.ignores(room));
