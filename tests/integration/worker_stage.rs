@@ -71,8 +71,6 @@ pub(crate) struct Stage {
     pub(crate) quiet: Duration,
     /// Set: the bot is brought into the rooms of this homeserver, and leaves them when it is removed.
     pub(crate) leaves: Option<(MockHomeserver, Farewells)>,
-    /// What records are stamped with.
-    pub(crate) clock: Arc<dyn Clock>,
     /// A source that lags for less is not worth a record.
     pub(crate) moment: Duration,
     starts: Mutex<u64>,
@@ -140,7 +138,6 @@ impl Stage {
             presence: Arc::new(NoPresence),
             quiet: Duration::ZERO,
             leaves: None,
-            clock: Arc::new(SystemClock),
             moment: Duration::from_millis(100),
             starts: Mutex::new(0),
         }
