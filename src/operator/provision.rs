@@ -70,6 +70,7 @@ pub(super) async fn complete<B: Bot>(
     names: &Names,
     progress: &mut Progress,
 ) -> Result<(), Error> {
+    let look = ctx.recent.begin(&bot.uid().unwrap_or_default());
     let found = Box::pin(dereference(&ctx.client, bot, names)).await?;
     // Only now: without the rights to read there is none to watch.
     (ctx.watch_namespace)(&bot.namespace().unwrap_or_default());
@@ -133,7 +134,7 @@ pub(super) async fn complete<B: Bot>(
         facts: progress.facts.clone(),
         workload_generation: applied.stateful_set.metadata.generation,
     };
-    ctx.recent.remember(&valid.uid, fingerprint, complete);
+    ctx.recent.remember(look, fingerprint, complete);
     Ok(())
 }
 

@@ -266,8 +266,6 @@ async fn a_credential_that_expires_and_an_account_wanted_twice() {
     let account = scene.account(&scene.user_id("auditbot")).await.unwrap();
     assert_eq!(account["deactivated"], false);
     println!("-- and restored");
-    // Whatever stands there now was not made for this account.
-    let _ = secrets.delete("auditbot-account", &DeleteParams::default()).await;
     let restored = Secret {
         metadata: kube::core::ObjectMeta {
             name: kept.metadata.name,

@@ -130,6 +130,30 @@ async fn a_report_of_the_worker_costs_no_look_at_the_homeserver() {
 }
 
 #[tokio::test]
+async fn a_secret_that_goes_while_everything_is_looked_at_is_missed_in_the_next_look() {
+    let world = World::new();
+    world.bot::<AuditBot>(&json!({}));
+    let ctx = world.start();
+    world.settle::<AuditBot>(&ctx).await;
+    let uid = world.api.get("auditbots", NAMESPACE, "auditbot").unwrap()["metadata"]["uid"].clone();
+    let uid = uid.as_str().unwrap().to_owned();
+    // The watch tells of the Secret when the look that was begun has read it already.
+    ctx.recent.forget(&uid);
+    let watch = Arc::clone(&ctx);
+    world.api.fault(500, usize::MAX, move |call| {
+        if call.path.contains("/statefulsets/") {
+            watch.recent.forget(&uid);
+        }
+        false
+    });
+    world.reconcile::<AuditBot>(&ctx).await.unwrap().unwrap();
+    world.api.clear_faults();
+    world.api.delete("secrets", NAMESPACE, "auditbot-account");
+    world.reconcile::<AuditBot>(&ctx).await.unwrap().unwrap_err();
+    assert_eq!(world.condition::<AuditBot>("AccountReady").1, "AccountSecretMissing");
+}
+
+#[tokio::test]
 async fn the_workers_conditions_are_unknown_while_it_is_not_ready_and_its_own_when_it_is() {
     let world = World::new();
     world.bot::<AuditBot>(&json!({}));
