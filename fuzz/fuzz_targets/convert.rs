@@ -23,9 +23,10 @@ fuzz_target!(|bytes: &[u8]| {
     let caused_by = (mode % 5 == 4).then_some("@auditbot:example.org");
     let input = Input { room_id: "!room:example.org", raw, encryption, caused_by };
     let _ = needs(&input);
-    let earlier = match mode / 5 % 3 {
+    let earlier = match mode / 5 % 4 {
         0 => None,
         1 => serde_json::from_str(other).ok().map(Earlier::Event),
+        2 => serde_json::from_str(other).ok().map(|event| Earlier::Perhaps(Box::new(Earlier::Event(event)))),
         _ => {
             let old = Input { raw: other, encryption: Encryption::None, caused_by: None, ..input.clone() };
             Some(Earlier::Record(Box::new(convert(&old, None))))

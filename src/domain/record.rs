@@ -219,6 +219,16 @@ pub struct Subject {
     pub role: String,
 }
 
+/// Where an edit stands among the edits of its event: the one with the latest time is shown, and of several of the same
+/// time the one with the greatest identifier (Matrix specification, event replacements).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// Its time, as [`Occurred::clamped`] has it.
+    pub at: Timestamp,
+    /// Its identifier.
+    pub event_id: String,
+}
+
 /// The source id of the record of a Matrix event.
 pub fn event_source_id(event_id: &str) -> String {
     format!("matrix:event:{event_id}")
@@ -273,6 +283,14 @@ pub struct RecordDraft {
 }
 
 impl RecordDraft {
+    /// The Matrix event that it is a record of, or of whose plaintext.
+    pub fn event_id(&self) -> Option<&str> {
+        let own = |relation: &&Relation| {
+            relation.kind == "event" && ["self", "plaintext_of"].contains(&relation.role.as_str())
+        };
+        self.relations.iter().find(own).map(|relation| relation.id.as_str())
+    }
+
     /// A record of which nothing more is known: by nobody known, about nothing, without a source.
     pub fn bare(
         source_id: impl Into<String>,

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use crate::domain::{
     EventId, Failure, Retry, RoomId,
     filter::{Page, PageRequest, SearchFilter, StoredRecord},
-    record::RecordDraft,
+    record::{Place, RecordDraft},
     room::{RoomFilter, RoomNote},
     trail::{Continuity, TrailPoint},
 };
@@ -273,9 +273,14 @@ pub trait AuditStore: Send + Sync {
     async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError>;
     /// The record with this source id, if there is one with content.
     async fn find_by_source(&self, source_id: &str) -> Result<Option<StoredRecord>, StoreError>;
-    /// The newest record that has a relation (`event`, `event_id`, `replaces`) by the same author,
-    /// or else the record of the event itself with its plaintext: what an edit replaces now.
-    async fn latest_version(&self, event_id: &EventId) -> Result<Option<StoredRecord>, StoreError>;
+    /// The newest record that has a relation (`event`, `event_id`, `replaces`) by the same author, of those
+    /// before this place if there is one, or else the record of the event itself with its plaintext: what
+    /// an edit replaces there.
+    async fn latest_version(
+        &self,
+        event_id: &EventId,
+        before: Option<&Place>,
+    ) -> Result<Option<StoredRecord>, StoreError>;
     /// A page of the events of a room that still miss their key, from where the page before says.
     async fn pending(&self, room: &RoomId, after: Option<i64>, limit: u32)
     -> Result<PendingPage, StoreError>;

@@ -14,7 +14,7 @@ use crate::{
     domain::{
         Clock, EventId, Failure, RoomId,
         filter::StoredRecord,
-        record::RecordDraft,
+        record::{Place, RecordDraft},
         room::RoomNote,
         trail::{Continuity, TrailPoint},
         worker::Check,
@@ -143,14 +143,19 @@ impl Recorder {
         Ok(found.and_then(|record| record.content))
     }
 
-    /// What an event says now, as the trail has it.
+    /// What an event says now, or said before this place, as the trail has it.
     pub async fn latest_version(
         &self,
         event: &EventId,
+        before: Option<&Place>,
         cancel: &CancellationToken,
-    ) -> Result<Option<RecordDraft>, Stop> {
-        let found: Option<StoredRecord> = persistently!(self, cancel, self.store.latest_version(event))?;
-        Ok(found.and_then(|record| record.content))
+    ) -> Result<Option<StoredRecord>, Stop> {
+        persistently!(self, cancel, self.store.latest_version(event, before))
+    }
+
+    /// How many records the trail has, as far as this process knows.
+    pub(crate) fn size(&self) -> Option<i64> {
+        self.board.get().trail.map(|point| point.size)
     }
 
     /// A page of a room's events that miss their key.

@@ -7,7 +7,7 @@ use std::{
 
 use async_trait::async_trait;
 use ems_bots::{
-    domain::{EventId, RoomId, filter::StoredRecord, room::RoomNote, trail::TrailPoint},
+    domain::{EventId, RoomId, filter::StoredRecord, record::Place, room::RoomNote, trail::TrailPoint},
     store::{
         Appended, AttachmentTotals, AuditStore, Batch, InboxItem, MediaHash, MediaPlace, PendingPage,
         QueuedAttachment, StoreError, Turn, pg::PgStore,
@@ -140,8 +140,12 @@ impl AuditStore for FaultyStore {
         found
     }
 
-    async fn latest_version(&self, event_id: &EventId) -> Result<Option<StoredRecord>, StoreError> {
-        self.inner.latest_version(event_id).await
+    async fn latest_version(
+        &self,
+        event_id: &EventId,
+        before: Option<&Place>,
+    ) -> Result<Option<StoredRecord>, StoreError> {
+        self.inner.latest_version(event_id, before).await
     }
 
     async fn pending(

@@ -85,6 +85,8 @@ mod worker_bucket;
 #[cfg(test)]
 mod worker_closing;
 #[cfg(test)]
+mod worker_edits;
+#[cfg(test)]
 mod worker_ends;
 #[cfg(test)]
 mod worker_failpoints;

@@ -253,8 +253,28 @@ impl World {
                     None => refuse(403, "M_FORBIDDEN"),
                 }
             }
+            ("GET", _) if path.starts_with("v1/rooms/") && path.ends_with("/m.replace") => {
+                let of = path.split('/').nth_back(1).unwrap_or_default();
+                (200, json!({"chunk": self.edits(of)}))
+            }
             _ => refuse(404, "M_UNRECOGNIZED"),
         }
+    }
+
+    /// All edits of an event that the homeserver knows; as Synapse, none of one that is redacted.
+    fn edits(&self, of: &str) -> Vec<Value> {
+        let rooms = self.syncs.values().filter_map(|answer| answer["rooms"]["join"].as_object()).flatten();
+        let told = rooms.filter_map(|(_, room)| room["timeline"]["events"].as_array());
+        let history = self.pages.values().filter_map(|page| page["chunk"].as_array());
+        let known: Vec<&Value> = told.chain(history).flatten().collect();
+        if known.iter().any(|event| event["redacts"] == of) {
+            return Vec::new();
+        }
+        let is_edit = |event: &&&Value| {
+            let relation = &event["content"]["m.relates_to"];
+            relation["rel_type"] == "m.replace" && relation["event_id"] == of
+        };
+        known.iter().filter(is_edit).map(|event| (*event).clone()).collect()
     }
 
     fn log_in(&mut self, body: &Value) -> (u16, Value) {

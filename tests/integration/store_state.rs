@@ -3,10 +3,11 @@
 use ems_bots::{
     domain::{
         EventId, RoomId,
-        record::{Actor, Occurred, RecordDraft, Relation, Trust},
+        record::{Actor, Occurred, Place, RecordDraft, Relation, Trust},
     },
     store::{AuditStore as _, Batch, PendingEvent},
 };
+use jiff::Timestamp;
 use sqlx::Executor as _;
 
 use crate::{
@@ -149,7 +150,7 @@ async fn the_latest_version_of_a_message_is_its_authors_newest_readable_edit() {
     let store = database.writer(1);
     store.open(None).await.unwrap();
     let id = EventId::parse("$m").unwrap();
-    assert_eq!(store.latest_version(&id).await.unwrap(), None);
+    assert_eq!(store.latest_version(&id, None).await.unwrap(), None);
     let edit = |source: &str, actor: &str, minutes: i64, trust: Trust| RecordDraft {
         actor: Actor::matrix(actor),
         occurred: Occurred::At(now().as_millisecond() + minutes * 60_000),
@@ -157,10 +158,14 @@ async fn the_latest_version_of_a_message_is_its_authors_newest_readable_edit() {
         relations: vec![
             Relation::new("room", "!room:example.org", "in"),
             Relation::new("event", "$m", "replaces"),
+            Relation::new("event", format!("${source}"), "self"),
         ],
         ..message(source, source)
     };
-    let latest = async || store.latest_version(&id).await.unwrap().unwrap().content.unwrap().source_id;
+    let before = async |place: Option<Place>| {
+        store.latest_version(&id, place.as_ref()).await.unwrap().unwrap().content.unwrap().source_id
+    };
+    let latest = async || before(None).await;
     let mut original = message("matrix:event:$m", "original");
     original.trust = Trust::Undecryptable;
     store.append(&batch(vec![original]), now()).await.unwrap();
@@ -176,4 +181,17 @@ async fn the_latest_version_of_a_message_is_its_authors_newest_readable_edit() {
     ];
     store.append(&batch(drafts), now()).await.unwrap();
     assert_eq!(latest().await, "second");
+    let place = |minutes: i64, event_id: &str| {
+        let at = Timestamp::from_millisecond(now().as_millisecond() + minutes * 60_000).unwrap();
+        Some(Place { at, event_id: event_id.to_owned() })
+    };
+    assert_eq!(before(place(3, "$other")).await, "second");
+    assert_eq!(before(place(2, "$second")).await, "first", "it does not replace itself");
+    assert_eq!(before(place(1, "$first")).await, "matrix:plaintext:$m");
+    // Of the same time the greater identifier counts, in whichever order they are recorded.
+    let drafts = vec![edit("z", alice, 5, Trust::Plain), edit("k", alice, 5, Trust::Plain)];
+    store.append(&batch(drafts), now()).await.unwrap();
+    assert_eq!(latest().await, "z");
+    assert_eq!(before(place(5, "$z")).await, "k");
+    assert_eq!(before(place(5, "$b")).await, "second");
 }

@@ -14,14 +14,14 @@ use crate::{
     worker_stage::{Running, Stage, message, page, sync, text, until},
 };
 
-fn edit(id: &str, of: &str, body: &str) -> Value {
+pub(crate) fn edit(id: &str, of: &str, body: &str) -> Value {
     let mut content = text(body);
     content["m.new_content"] = text(body);
     content["m.relates_to"] = json!({"rel_type": "m.replace", "event_id": of});
     message(id, content)
 }
 
-fn redaction(id: &str, of: &str) -> Value {
+pub(crate) fn redaction(id: &str, of: &str) -> Value {
     json!({"event_id": id, "type": "m.room.redaction", "sender": "@alice:example.org", "redacts": of,
         "origin_server_ts": 1_790_000_000_500_u64, "content": {"redacts": of, "reason": "a slip"}})
 }

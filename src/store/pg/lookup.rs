@@ -1,6 +1,7 @@
 //! What the worker reads: single records, cursors, pending events.
 
-use jiff_sqlx::Timestamp as SqlTimestamp;
+use jiff::Timestamp;
+use jiff_sqlx::{Timestamp as SqlTimestamp, ToSqlx as _};
 use sqlx::{PgPool, types::Uuid};
 
 use super::{continuity::inconsistent, map, prepare::SourceKey};
@@ -8,7 +9,7 @@ use crate::{
     domain::{
         EventId, RoomId,
         filter::StoredRecord,
-        record::{Relation, Trust},
+        record::{Place, Relation, Trust},
     },
     store::{PendingEvent, PendingPage, StoreError, derive},
     trail::content,
@@ -49,6 +50,7 @@ pub(super) async fn latest_version(
     pool: &PgPool,
     key: &SourceKey,
     event_id: &EventId,
+    before: Option<&Place>,
 ) -> Result<Option<StoredRecord>, StoreError> {
     let Some(original) = original(pool, key, event_id).await? else { return Ok(None) };
     let Some(author) = original.content.as_ref().map(|content| content.actor.clone()) else {
@@ -59,26 +61,31 @@ pub(super) async fn latest_version(
     let rows: Vec<RecordRow> = sqlx::query_as(
         "SELECT c.seq, e.epoch, e.recorded_at, c.occurred_at, c.content
          FROM content c JOIN envelope e ON e.seq = c.seq
-         WHERE c.relations @> ARRAY[$1] AND c.actor = $2
+         WHERE c.relations @> ARRAY[$1] AND c.actor = $2 AND c.occurred_at <= $3
          ORDER BY c.occurred_at DESC, c.seq DESC LIMIT 10",
     )
     .bind(derive::relation_key(&relation))
     .bind(derive::key(author.id()))
+    .bind(before.map_or(Timestamp::MAX, |before| before.at).to_sqlx())
     .fetch_all(pool)
     .await
     .map_err(map)?;
+    let mut newest: Option<(Place, StoredRecord)> = None;
     for row in rows {
         let edit = record(row)?;
-        let readable = edit.content.as_ref().is_some_and(|content| {
-            content.trust != Trust::Undecryptable
-                && content.actor == author
-                && content.relations.contains(&relation)
-        });
-        if readable {
-            return Ok(Some(edit));
+        let Some(content) = &edit.content else { continue };
+        let event_id = content.event_id().unwrap_or_default().to_owned();
+        let place = Place { at: edit.occurred_at, event_id };
+        let counts = content.trust != Trust::Undecryptable
+            && content.actor == author
+            && content.relations.contains(&relation)
+            // An absurd time is that of recording: the edit itself may stand before itself.
+            && before.is_none_or(|before| place < *before && place.event_id != before.event_id);
+        if counts && newest.as_ref().is_none_or(|(known, _)| *known < place) {
+            newest = Some((place, edit));
         }
     }
-    Ok(Some(original))
+    Ok(Some(newest.map_or(original, |(_, edit)| edit)))
 }
 
 /// The record of an event's plaintext, or else of the event as it was received.

@@ -24,6 +24,7 @@ use crate::{
     domain::{
         EventId, RoomId,
         filter::StoredRecord,
+        record::Place,
         room::{RoomFilter, RoomNote},
         trail::TrailPoint,
     },
@@ -275,9 +276,13 @@ impl AuditStore for PgStore {
         lookup::by_source(&self.pool, key.hash(source_id)).await
     }
 
-    async fn latest_version(&self, event_id: &EventId) -> Result<Option<StoredRecord>, StoreError> {
+    async fn latest_version(
+        &self,
+        event_id: &EventId,
+        before: Option<&Place>,
+    ) -> Result<Option<StoredRecord>, StoreError> {
         let key = self.source_key().await?;
-        lookup::latest_version(&self.pool, &key, event_id).await
+        lookup::latest_version(&self.pool, &key, event_id, before).await
     }
 
     async fn pending(

@@ -4,7 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Scope,
-    lookup::Lookup,
+    lookup::{Lookup, Standpoint},
     received::{Received, Secrecy, session_of},
 };
 use crate::{
@@ -27,6 +27,8 @@ const MAX_BYTES: usize = 4 * 1024 * 1024;
 pub(crate) enum Arrival {
     /// It has just happened, or since the last answer, or is so now.
     New,
+    /// It has happened since the last answer, and sync left it out: it comes from the history.
+    Missed,
     /// It is history to the bot, which was told how the room is when it came.
     Before,
     /// It was told before, and its key came only now.
@@ -74,7 +76,6 @@ impl<'a> Collector<'a> {
 
     /// Takes one event in.
     pub(crate) async fn take(&mut self, received: &Received, arrival: Arrival) -> Result<(), Stop> {
-        let later = arrival == Arrival::Late;
         let event = read(&received.raw);
         let room = RoomId::parse(received.room.as_str()).ok();
         let ours = match &room {
@@ -82,7 +83,7 @@ impl<'a> Collector<'a> {
             None => false,
         };
         if let Some(room) = &room
-            && arrival == Arrival::New
+            && matches!(arrival, Arrival::New | Arrival::Missed)
         {
             self.presence.told(room, &event, self.cancel).await?;
         }
@@ -91,9 +92,11 @@ impl<'a> Collector<'a> {
         if (self.scope == Scope::OwnActs || is_ignored) && !concerns_bot {
             return Ok(());
         }
-        let draft = self.convert(received, ours.then_some(self.bot.as_str()), later).await?;
+        let draft = self.convert(received, ours.then_some(self.bot.as_str()), arrival).await?;
         self.note_missing_key(received, room);
-        if later && let Some(id) = received.event_id.as_deref().and_then(|id| EventId::parse(id).ok()) {
+        if arrival == Arrival::Late
+            && let Some(id) = received.event_id.as_deref().and_then(|id| EventId::parse(id).ok())
+        {
             self.batch.resolved.push(id);
         }
         if self.scope == Scope::Everything {
@@ -106,11 +109,12 @@ impl<'a> Collector<'a> {
         &self,
         received: &Received,
         caused_by: Option<&str>,
-        later: bool,
+        arrival: Arrival,
     ) -> Result<RecordDraft, Stop> {
-        let input = received.input(caused_by, later);
+        let input = received.input(caused_by, arrival == Arrival::Late);
+        let from = Standpoint { room: &received.room, fresh: &self.batch.drafts, arrival };
         let earlier = match needs(&input) {
-            Some(need) => self.lookup.find(&need, &received.room, &self.batch.drafts, self.cancel).await?,
+            Some(need) => self.lookup.find(&need, &from, self.cancel).await?,
             None => None,
         };
         Ok(convert(&input, earlier.as_ref()))

@@ -114,6 +114,17 @@ impl Spans {
         Ok(known)
     }
 
+    /// Whether a part of the room's conversation is still to be read.
+    pub(crate) fn holds(&self, room: &str) -> bool {
+        let mut spans = self.buckets.get(&bucket_of(room)).into_iter().flatten();
+        spans.any(|known| known.span.since.is_none() && known.span.room == room)
+    }
+
+    /// The room of each such part.
+    pub(crate) fn conversations(&self) -> impl Iterator<Item = &str> {
+        self.all().filter(|known| known.span.since.is_none()).map(|known| known.span.room.as_str())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.buckets.values().map(Vec::len).sum()
     }

@@ -5,11 +5,13 @@ mod ciphertext;
 mod collector;
 mod filter;
 mod history;
+mod homeserver;
 mod late_keys;
 mod lookup;
 mod received;
 mod senders;
 mod sync;
+mod unread;
 
 use std::sync::{Arc, atomic::AtomicBool};
 

@@ -66,7 +66,7 @@ fn broken(error: &JoinError) -> Stop {
 impl Capture {
     /// Runs until cancelled, or until this process must end.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<(), Stop> {
-        match self.follow(&cancel).await {
+        match Box::pin(self.follow(&cancel)).await {
             Err(Stop::Cancelled) | Ok(()) => Ok(()),
             Err(stop) => Err(stop),
         }
@@ -75,6 +75,7 @@ impl Capture {
     async fn follow(&mut self, cancel: &CancellationToken) -> Result<(), Stop> {
         let mut since = self.recorder.cursor(CURSOR, cancel).await?;
         self.spans = Spans::load(&self.recorder, cancel).await?;
+        self.lookup.unread.begin(self.spans.conversations(), self.recorder.size());
         let mut backoff = Backoff::default();
         // News and history are asked for beside each other, and recorded one after the other.
         let (mut syncing, mut reading) = (JoinSet::new(), JoinSet::new());
@@ -210,6 +211,9 @@ impl Capture {
                 collector.take(&received, Arrival::New).await?;
             }
             let newest = timeline.events.iter().rev().find_map(TimelineEvent::event_id);
+            if timeline.limited {
+                self.lookup.unread.found(room.as_str(), recorder.size());
+            }
             for event in &timeline.events {
                 let cipher = event.event_id().and_then(|id| ciphertexts.remove(&id));
                 let received = Received::from_timeline(room.as_str(), event, cipher);
@@ -234,6 +238,7 @@ impl Capture {
                 let gap = Span::gap(room.as_str(), &from, until.as_deref(), since);
                 cursors.extend(gap.into_iter().map(|span| self.spans.add(span)));
             }
+            self.note_read(room.as_str());
             cursors.extend(newest.map(|newest| (last, newest.to_string())));
         }
         for (name, value) in cursors {
@@ -279,7 +284,8 @@ impl Capture {
         cancel.run_until_cancelled(self.senders.judge(received)).await.ok_or(Stop::Cancelled)
     }
 
-    /// Records one page of what sync left out.
+    /// Records one page of what sync left out. It comes newest event first; each event is recorded after those that
+    /// it follows.
     async fn take_page(
         &mut self,
         span: &Span,
@@ -306,9 +312,9 @@ impl Capture {
         let media = self.media.clone();
         let mut collector =
             Collector::new(&recorder, &lookup, presence.as_ref(), &bot, self.scope, &media, cancel);
-        let mut reached = false;
+        let (mut reached, mut events) = (false, Vec::with_capacity(page.events.len()));
         // What happened in a gap may not be told anywhere else.
-        let arrival = if span.is_whole() { Arrival::Before } else { Arrival::New };
+        let arrival = if span.is_whole() { Arrival::Before } else { Arrival::Missed };
         self.metrics.backfilled(page.events.len());
         for event in &page.events {
             let received = match &room {
@@ -323,14 +329,25 @@ impl Capture {
             };
             reached |= received.event_id.is_some() && received.event_id == span.until;
             reached |= self.scope == Scope::OwnActs && absence::begins(&received.raw, self.bot.as_str());
-            collector.take(&received, arrival).await?;
+            events.push(received);
         }
         let next = page.next.filter(|_| !reached);
         let (name, value) = self.spans.advance(span, next);
+        self.note_read(&span.room);
+        for received in events.iter().rev() {
+            collector.take(received, arrival).await?;
+        }
         collector.cursor(name, value);
         collector.flush().await?;
         self.late_keys.retry(collector.incomplete);
         Ok(())
+    }
+
+    /// Has what is recorded of the room from now on know whether all of it is read.
+    fn note_read(&self, room: &str) {
+        if !self.spans.holds(room) {
+            self.lookup.unread.end(room);
+        }
     }
 
     fn postpone(&mut self, span: &Span, error: &SessionError) {
@@ -343,6 +360,7 @@ impl Capture {
         let now = self.recorder.clock().now();
         let draft = records::gap(&self.bot_name, &span.room, &span.from, why, now);
         let cursor = self.spans.advance(span, None);
+        self.note_read(&span.room);
         let batch = crate::store::Batch { drafts: vec![draft], cursors: vec![cursor], ..Default::default() };
         self.recorder.append(&batch, cancel).await.map(drop)
     }

@@ -8,8 +8,7 @@ use super::{
 };
 use crate::{
     domain::record::{
-        Actor, Change, Context, Occurred, RecordDraft, Relation, Subject, Trust, event_source_id,
-        plaintext_source_id,
+        Actor, Change, Context, RecordDraft, Relation, Subject, Trust, event_source_id, plaintext_source_id,
     },
     worker::vocabulary::Verb,
 };
@@ -47,7 +46,7 @@ impl Draft {
             source_id: source.unwrap_or_else(|| digest_id(input.room_id, input.raw)),
             category: OTHER_MESSAGE.category,
             action: OTHER_MESSAGE.action.to_owned(),
-            occurred: event.timestamp().map_or(Occurred::Unknown, Occurred::At),
+            occurred: event.occurred(),
             actor: sender.map_or(Actor::Unknown, Actor::matrix),
             on_behalf_of: None,
             context,

@@ -8,7 +8,7 @@ use super::{
     draft::Draft,
     earlier_event,
     lenient::{at, str_at},
-    poll,
+    may_replace, poll,
     vocabulary::{
         CALL_MEMBER, EDIT_IGNORED, EDITED, EMPTIED, MESSAGES, MSGTYPES, OTHER_MESSAGE, POLL_ANSWERED,
         POLL_ENDED, REACTION, VOICE, find,
@@ -136,7 +136,7 @@ fn edit(draft: &mut Draft, event: &Event, target: &str, earlier: Option<&Earlier
     let new = at(content, &["m.new_content"]).filter(|new| new.is_object()).unwrap_or(content);
     describe(draft, new);
     if let Some(earlier) = earlier
-        && !may_replace(event, earlier)
+        && !may_replace(event.sender(), event.kind(), earlier)
     {
         draft.verb(EDIT_IGNORED);
         draft.relate("event", target, "claims_to_replace");
@@ -147,20 +147,11 @@ fn edit(draft: &mut Draft, event: &Event, target: &str, earlier: Option<&Earlier
     }
     draft.verb(EDITED);
     draft.relate("event", target, "replaces");
-    let before = earlier.and_then(earlier_event).map(|old| current_content(&old));
+    // A value before is one that was certainly there. Of a ciphertext nothing can be said.
+    let known = earlier.filter(|earlier| !matches!(earlier, Earlier::Perhaps(_))).and_then(earlier_event);
+    let readable = known.filter(|old| str_at(old, &["type"]) != Some("m.room.encrypted"));
+    let before = readable.map(|old| current_content(&old));
     draft.changed(diff::diff("/content", before.as_ref(), Some(&essence(new))));
-}
-
-fn may_replace(event: &Event, earlier: &Earlier) -> bool {
-    let same_author = author(earlier).is_none_or(|author| Some(author) == event.sender());
-    let old = earlier_event(earlier);
-    let old_kind = old.as_ref().and_then(|old| str_at(old, &["type"]));
-    let comparable = |kind: &&str| *kind != "m.room.encrypted";
-    let same_kind = match (old_kind.filter(comparable), event.kind().filter(comparable)) {
-        (Some(old), Some(new)) => old == new,
-        _ => true,
-    };
-    same_author && same_kind
 }
 
 /// What an event said: of an edit its new content.

@@ -28,7 +28,7 @@ use self::{
     lenient::{Fields, str_at},
 };
 pub(crate) use crate::domain::diff::{self, diff};
-use crate::domain::record::{Actor, RecordDraft, Trust};
+use crate::domain::record::{Actor, Occurred, RecordDraft, Trust};
 
 /// The plaintext of an encrypted event.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,8 +73,22 @@ pub struct Input<'a> {
 /// What [`convert`] would like to know of an earlier event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// What the event with this identifier says now: its newest edit, or itself.
-    Newest(String),
+    /// What an event said last: its newest edit, or itself.
+    Newest {
+        /// The event.
+        of: String,
+        /// When it was redacted, answered or, as state, replaced.
+        at: Occurred,
+    },
+    /// What an event said before one of its edits: the edit before that one, or itself.
+    Before {
+        /// The event.
+        of: String,
+        /// When it was edited.
+        at: Occurred,
+        /// The edit.
+        edit: String,
+    },
     /// The original content of an event that came already redacted: this very event.
     Original(String),
 }
@@ -84,26 +98,35 @@ pub enum Need {
 pub enum Earlier {
     /// A record of it, or of its newest edit.
     Record(Box<RecordDraft>),
-    /// The event as the homeserver keeps it, from its admin API.
+    /// The event as the homeserver keeps it, from its admin API, or an edit of it.
     Event(Value),
+    /// Something that it said; whether that was the last is not known.
+    Perhaps(Box<Earlier>),
 }
 
 /// What has to be looked up for this event before it is converted.
 pub fn needs(input: &Input<'_>) -> Option<Need> {
+    if matches!(input.encryption, Encryption::Failed(_)) {
+        // It says nothing that could be compared.
+        return None;
+    }
     let event = Event::read(input);
+    let at = event.occurred();
+    let newest = |of: &str| Need::Newest { of: of.to_owned(), at };
     if let Some(target) = event.redacts() {
-        return Some(Need::Newest(target.to_owned()));
+        return Some(newest(target));
     }
     if let Some(target) = message::replaced(&event) {
-        return Some(Need::Newest(target.to_owned()));
+        let edit = event.id.clone()?;
+        return Some(Need::Before { of: target.to_owned(), at, edit });
     }
     if let Some(previous) = event.unknown_previous() {
-        return Some(Need::Newest(previous.to_owned()));
+        return Some(newest(previous));
     }
     if event.is_redacted() {
         return event.id.clone().map(Need::Original);
     }
-    poll::asked_by(&event).map(|poll| Need::Newest(poll.to_owned()))
+    poll::asked_by(&event).map(newest)
 }
 
 /// Makes the record. Total: every input has one.
@@ -222,8 +245,8 @@ impl Event {
         str_at(self.content(), &["redacts"]).or_else(|| self.text(&["redacts"]))
     }
 
-    fn timestamp(&self) -> Option<i64> {
-        lenient::at(&self.outer.value, &["origin_server_ts"])?.as_i64()
+    fn occurred(&self) -> Occurred {
+        occurred(&self.outer.value)
     }
 
     fn malformed(&self) -> Vec<&str> {
@@ -241,16 +264,41 @@ fn digest_id(room_id: &str, raw: &str) -> String {
     format!("matrix:opaque:{}", hex::encode(hash.finalize()))
 }
 
+/// When an event says that it happened.
+pub(crate) fn occurred(event: &Value) -> Occurred {
+    let at = lenient::at(event, &["origin_server_ts"]).and_then(Value::as_i64);
+    at.map_or(Occurred::Unknown, Occurred::At)
+}
+
 /// The sender of the event that an earlier record or event is of.
-fn author(earlier: &Earlier) -> Option<&str> {
+pub(crate) fn author(earlier: &Earlier) -> Option<&str> {
     match earlier {
-        Earlier::Record(record) => match (&record.on_behalf_of, &record.actor) {
-            (Some(user), _) => Some(user),
-            (None, Actor::MatrixUser { id }) => Some(id),
-            _ => None,
-        },
+        Earlier::Record(record) => sender(record),
         Earlier::Event(event) => str_at(event, &["sender"]),
+        Earlier::Perhaps(earlier) => author(earlier),
     }
+}
+
+/// The sender of the event that a record is of.
+pub(crate) fn sender(record: &RecordDraft) -> Option<&str> {
+    match (&record.on_behalf_of, &record.actor) {
+        (Some(user), _) => Some(user),
+        (None, Actor::MatrixUser { id }) => Some(id),
+        _ => None,
+    }
+}
+
+/// Only the author can replace an event, and only by one of the same type.
+pub(crate) fn may_replace(sender: Option<&str>, kind: Option<&str>, earlier: &Earlier) -> bool {
+    let same_author = author(earlier).is_none_or(|author| Some(author) == sender);
+    let old = earlier_event(earlier);
+    let old_kind = old.as_ref().and_then(|old| str_at(old, &["type"]));
+    let comparable = |kind: &&str| *kind != "m.room.encrypted";
+    let same_kind = match (old_kind.filter(comparable), kind.filter(comparable)) {
+        (Some(old), Some(new)) => old == new,
+        _ => true,
+    };
+    same_author && same_kind
 }
 
 /// Type and content of the event that an earlier record or event is of, decrypted if it can be.
@@ -261,5 +309,6 @@ fn earlier_event(earlier: &Earlier) -> Option<Value> {
             Some(lenient::parse(raw).value)
         }
         Earlier::Event(event) => Some(event.clone()),
+        Earlier::Perhaps(earlier) => earlier_event(earlier),
     }
 }

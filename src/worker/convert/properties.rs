@@ -122,7 +122,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn no_event_fails(raw in hostile_event(), old in hostile_event(), mode in 0..5_u8, found in 0..3_u8) {
+    fn no_event_fails(raw in hostile_event(), old in hostile_event(), mode in 0..5_u8, found in 0..4_u8) {
         let plain = Plaintext { raw: &old, trust: Trust::VerifiedDevice, device_id: None, session_id: None };
         let encryption = match mode {
             0 => Encryption::Decrypted(plain),
@@ -135,6 +135,7 @@ proptest! {
         let earlier = match found {
             0 => None,
             1 => Some(Earlier::Event(lenient::parse(&old).value)),
+            2 => Some(Earlier::Perhaps(Box::new(Earlier::Event(lenient::parse(&old).value)))),
             _ => Some(Earlier::Record(Box::new(convert(
                 &Input { room_id: "!r", raw: &old, encryption: Encryption::None, caused_by: None }, None)))),
         };

@@ -12,6 +12,9 @@ use super::{
 };
 use crate::domain::record::Change;
 
+/// Path of something that an event said, where nobody knows whether it was the last.
+const KNOWN_CONTENT: &str = "/known_content";
+
 pub(super) fn convert(draft: &mut Draft, event: &Event, earlier: Option<&Earlier>) {
     draft.verb(REDACTED);
     draft.reason(str_at(event.content(), &["reason"]));
@@ -23,7 +26,8 @@ pub(super) fn convert(draft: &mut Draft, event: &Event, earlier: Option<&Earlier
     }
     let Some(old) = earlier_event(earlier) else { return };
     let kind = str_at(&old, &["type"]).unwrap_or_default();
-    if let Some(state_key) = str_at(&old, &["state_key"]) {
+    let state_key = str_at(&old, &["state_key"]);
+    if let Some(state_key) = state_key {
         draft.verb(STATE_REDACTED);
         draft.relate("state", &format!("{kind}/{state_key}"), "target");
     } else {
@@ -38,7 +42,10 @@ pub(super) fn convert(draft: &mut Draft, event: &Event, earlier: Option<&Earlier
     if kind != "m.room.encrypted" {
         let content = current_content(&old);
         draft.text(body::text(&content));
-        draft.changed(diff::diff("/content", Some(&content), None));
+        // Nobody edits state.
+        let is_doubtful = state_key.is_none() && matches!(earlier, Earlier::Perhaps(_));
+        let path = if is_doubtful { KNOWN_CONTENT } else { "/content" };
+        draft.changed(diff::diff(path, Some(&content), None));
     }
 }
 

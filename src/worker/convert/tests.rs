@@ -55,6 +55,11 @@ fn need(event: &Value) -> Option<Need> {
     needs(&Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None })
 }
 
+/// What the event with this identifier said last.
+fn newest(of: &str) -> Option<Need> {
+    Some(Need::Newest { of: of.to_owned(), at: Occurred::At(1_790_000_000_000) })
+}
+
 fn record(event: &Value) -> RecordDraft {
     record_with(event, None)
 }
@@ -144,7 +149,8 @@ fn an_edit_has_before_and_after() {
     let edit = edit_of("$e", "new");
     let raw = edit.to_string();
     let input = Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None };
-    assert_eq!(needs(&input), Some(Need::Newest("$e".into())));
+    let at = Occurred::At(1_790_000_000_000);
+    assert_eq!(needs(&input), Some(Need::Before { of: "$e".into(), at, edit: "$edit".into() }));
     let edited = record_with(&edit, Some(&earlier(&original)));
     assert_eq!(edited.action, "message.edited");
     assert_eq!(edited.text.as_deref(), Some("new"));
@@ -156,6 +162,41 @@ fn an_edit_has_before_and_after() {
     // The second edit replaces what the first one said.
     let again = record_with(&edit_of("$e", "newer"), Some(&earlier(&edit)));
     assert_eq!(change(&again, "/content/body").before, Some(json!("new")));
+}
+
+#[test]
+fn what_may_not_have_been_there_last_is_not_said_to_be_what_was_there_before() {
+    let original = event("m.room.message", json!({"msgtype": "m.text", "body": "old"}));
+    let perhaps = Earlier::Perhaps(Box::new(earlier(&original)));
+    let edited = record_with(&edit_of("$e", "new"), Some(&perhaps));
+    assert_eq!(edited.action, "message.edited");
+    assert_eq!(change(&edited, "/content/body").before, None);
+    // Whose it is and of which type is certain.
+    let mut forged = edit_of("$e", "forged");
+    forged["sender"] = BOB.into();
+    assert_eq!(record_with(&forged, Some(&perhaps)).action, "message.edit_ignored");
+    let redacted = record_with(&event("m.room.redaction", json!({"redacts": "$e"})), Some(&perhaps));
+    assert_eq!((redacted.action.as_str(), redacted.text.as_deref()), ("message.redacted", Some("old")));
+    let paths: Vec<&str> = redacted.changes.iter().map(|change| change.path.as_str()).collect();
+    assert_eq!(paths, ["/known_content/body", "/known_content/msgtype"]);
+    // Nobody edits state.
+    let topic = Earlier::Perhaps(Box::new(earlier(&state("m.room.topic", "", json!({"topic": "t"}), None))));
+    let redacted = record_with(&event("m.room.redaction", json!({"redacts": "$e"})), Some(&topic));
+    assert_eq!(change(&redacted, "/content/topic").before, Some(json!("t")));
+}
+
+#[test]
+fn a_ciphertext_is_not_what_a_message_said() {
+    let cipher = event("m.room.encrypted", json!({"algorithm": "m.megolm.v1.aes-sha2", "ciphertext": "x"}));
+    let edited = record_with(&edit_of("$e", "new"), Some(&Earlier::Event(cipher.clone())));
+    let befores: Vec<_> = edited.changes.iter().filter(|change| change.before.is_some()).collect();
+    assert!(befores.is_empty(), "{befores:?}");
+    // Nor is anything asked about what cannot be read itself.
+    let mut edit = cipher;
+    edit["content"]["m.relates_to"] = json!({"rel_type": "m.replace", "event_id": "$o"});
+    let raw = edit.to_string();
+    let encryption = Encryption::Failed("missing_key");
+    assert_eq!(needs(&Input { room_id: "!r", raw: &raw, encryption, caused_by: None }), None);
 }
 
 #[test]

@@ -107,7 +107,7 @@ fn polls_are_told_in_words() {
         let mut content = chosen;
         content["m.relates_to"] = reference.clone();
         let response = event(&format!("{prefix}.poll.response"), content);
-        assert_eq!(need(&response), Some(Need::Newest("$e".into())));
+        assert_eq!(need(&response), newest("$e"));
         let answered = record_with(&response, Some(&earlier(&start)));
         assert_eq!(
             (answered.action.as_str(), answered.text.as_deref()),
@@ -118,7 +118,7 @@ fn polls_are_told_in_words() {
 
         let end = json!({"m.relates_to": reference.clone(), "m.text": "It is over", "org.matrix.msc1767.text": "x"});
         let end = event(&format!("{prefix}.poll.end"), end);
-        assert_eq!(need(&end), Some(Need::Newest("$e".into())));
+        assert_eq!(need(&end), newest("$e"));
         let ended = record_with(&end, Some(&earlier(&start)));
         assert_eq!(
             (ended.action.as_str(), ended.text.as_deref()),

@@ -43,7 +43,7 @@ fn state_without_its_previous_content_is_looked_up() {
     named["unsigned"] = json!({"replaces_state": "$old"});
     let raw = named.to_string();
     let input = Input { room_id: "!r", raw: &raw, encryption: Encryption::None, caused_by: None };
-    assert_eq!(needs(&input), Some(Need::Newest("$old".into())));
+    assert_eq!(needs(&input), newest("$old"));
     let old = earlier(&state("m.room.name", "", json!({"name": "old"}), None));
     let record = convert(&input, Some(&old));
     assert_eq!((record.category, record.action.as_str()), (Category::ResourceChange, "room.name.changed"));
