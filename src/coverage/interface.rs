@@ -21,6 +21,9 @@ pub struct RunnerSettings {
     /// Rooms visited at once, and as many beside them that somebody waits for. More than a few gain nothing: Synapse handles
     /// them one after another.
     pub concurrency: usize,
+    /// Visits that begin in a second, besides those to rooms that somebody waits for. A quick homeserver has other things to
+    /// do, too, than to be looked at: covering rooms never comes near it.
+    pub visits_a_second: u32,
 }
 
 impl Default for RunnerSettings {
@@ -30,6 +33,7 @@ impl Default for RunnerSettings {
             poll: Duration::from_secs(5),
             recheck: Duration::from_mins(10),
             concurrency: 4,
+            visits_a_second: 100,
         }
     }
 }

@@ -252,27 +252,6 @@ async fn a_crash_at_any_point_is_healed_by_the_next_process() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn backs_off_for_as_long_as_the_homeserver_says() {
-    let homeserver = server();
-    let alice = user(&homeserver, "alice");
-    for _ in 0..8 {
-        homeserver.create_room(&alice, "11", RoomKind::Private);
-    }
-    homeserver.fail("make_room_admin", 1, || HomeserverError::RateLimited {
-        what: "power in a room",
-        retry_after: Some(Duration::from_secs(30)),
-    });
-    let mut bot = start(&homeserver, "auditbot", Control::default());
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let asked = homeserver.count("make_room_admin");
-    assert!(asked <= 4, "{asked} rooms were begun while the limit was hit");
-    tokio::time::sleep(Duration::from_secs(25)).await;
-    assert_eq!(homeserver.count("make_room_admin"), asked, "no further room until the time is over");
-    bot.covered(8, 60).await;
-    bot.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_unreachable_homeserver_is_a_problem_that_passes() {
     let homeserver = server();
     let alice = user(&homeserver, "alice");

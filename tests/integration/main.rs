@@ -22,6 +22,8 @@ mod coverage_new_rooms;
 #[cfg(test)]
 mod coverage_notes;
 #[cfg(test)]
+mod coverage_pace;
+#[cfg(test)]
 mod coverage_recovery;
 #[cfg(test)]
 mod coverage_restart;

@@ -183,7 +183,7 @@ impl Work {
             excluded: Arc::default(),
             excluded_until: now,
             knows_excluded: false,
-            slots: Slots::new(runner.settings.concurrency, now),
+            slots: Slots::new(runner.settings.concurrency, runner.settings.visits_a_second, now),
             looking: JoinSet::new(),
             listed_as_of: None,
             next_poll: now,
@@ -217,10 +217,12 @@ impl Work {
     }
 
     fn next_wake(&self) -> Instant {
-        let due = self.entries.next_due(self.free()).filter(|_| self.may_visit());
+        let now = Instant::now();
+        let due = self.entries.next_due(self.free(now)).filter(|_| self.may_visit());
         let due = due.map(|due| due.max(self.quiet_until));
         let write = self.scribe.free_at().filter(|_| self.entries.has_changes());
-        [due, write, self.next_look()].into_iter().flatten().fold(Instant::now() + LONGEST_POLL, Instant::min)
+        let wakes = [due, self.slots.opens_at(now), write, self.next_look()];
+        wakes.into_iter().flatten().fold(now + LONGEST_POLL, Instant::min)
     }
 
     fn note_rooms(&mut self) {

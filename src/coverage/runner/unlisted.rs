@@ -56,7 +56,8 @@ impl Work {
         let entries = &self.entries;
         self.unlisted.0.retain(|room, open| entries.get(room).is_none() && open.attempts < MOST_ATTEMPTS);
         let Some(listed_as_of) = self.listed_as_of else { return };
-        for (room, invitation) in self.unlisted.take_due(self.free().ordinary, listed_as_of, now) {
+        for (room, invitation) in self.unlisted.take_due(self.free(now).ordinary, listed_as_of, now) {
+            self.slots.begun(now);
             let in_excluded_space = self.excluded.contains(&room);
             let (context, selection, invited) =
                 (Arc::clone(&self.context), Arc::clone(&self.selection), room.clone());

@@ -28,10 +28,10 @@ pub(super) enum Job {
 }
 
 impl Work {
-    pub(super) fn free(&self) -> Free {
+    pub(super) fn free(&self, now: Instant) -> Free {
         let is_urgent = |job: &&Job| matches!(job, Job::Visit(Due { is_urgent: true, .. }));
         let urgent = self.rooms_of_jobs.values().filter(is_urgent).count();
-        self.slots.free(urgent, self.rooms_of_jobs.len() - urgent)
+        self.slots.free(urgent, self.rooms_of_jobs.len() - urgent, now)
     }
 
     pub(super) fn dispatch(&mut self) {
@@ -40,7 +40,10 @@ impl Work {
             return;
         }
         self.dispatch_unlisted(now);
-        for due in self.entries.take_due(now, self.free()) {
+        for due in self.entries.take_due(now, self.free(now)) {
+            if !due.is_urgent {
+                self.slots.begun(now);
+            }
             let Some(entry) = self.entries.get(&due.room) else { continue };
             let listing = entry.listing.clone();
             let memory: Memory = entry.memory.clone();

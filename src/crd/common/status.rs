@@ -170,3 +170,28 @@ impl From<&RoomTotals> for RoomsStatus {
 fn saturate(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::worker::Pace;
+
+    #[test]
+    fn rooms_are_counted_by_reason_and_say_how_long_the_rest_takes() {
+        let mut totals = RoomTotals {
+            covered: 5,
+            pending: 40,
+            blocked: BTreeMap::from([("banned", 2)]),
+            pace: Some(Pace { per_minute: 120, remaining_seconds: 20 }),
+            ..RoomTotals::default()
+        };
+        let shown = serde_json::to_value(RoomsStatus::from(&totals)).unwrap();
+        assert_eq!((&shown["perMinute"], &shown["remainingSeconds"]), (&json!(120), &json!(20)));
+        assert_eq!((&shown["total"], &shown["blocked"]), (&json!(47), &json!({"banned": 2})));
+        totals.pace = None;
+        let shown = serde_json::to_value(RoomsStatus::from(&totals)).unwrap();
+        assert!(shown.get("perMinute").is_none() && shown.get("remainingSeconds").is_none(), "{shown}");
+    }
+}

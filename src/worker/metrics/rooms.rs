@@ -45,3 +45,38 @@ impl Rooms {
         self.remaining.set(of(pace.remaining_seconds));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn they_show_states_pace_and_the_time_that_is_left() {
+        let registry = Registry::new();
+        let rooms = Rooms::new(&registry).unwrap();
+        let shown = |name: &str| {
+            let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+            let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).unwrap().to_owned();
+            line.rsplit(' ').next().unwrap().to_owned()
+        };
+        let mut totals = RoomTotals {
+            covered: 5,
+            pending: 40,
+            limited: BTreeMap::from([("no_local_admin", 1), ("not_enough_power", 2)]),
+            pace: Some(Pace { per_minute: 120, remaining_seconds: 20 }),
+            ..RoomTotals::default()
+        };
+        rooms.set(&totals);
+        for (state, count) in [("covered", "5"), ("pending", "40"), ("limited", "3"), ("blocked", "0")] {
+            assert_eq!(shown(&format!("ems_bots_worker_rooms{{state=\"{state}\"}}")), count);
+        }
+        assert_eq!(shown("ems_bots_worker_rooms_settled_per_minute"), "120");
+        assert_eq!(shown("ems_bots_worker_rooms_remaining_seconds"), "20");
+        totals.pace = None;
+        rooms.set(&totals);
+        assert_eq!(shown("ems_bots_worker_rooms_settled_per_minute"), "0");
+        assert_eq!(shown("ems_bots_worker_rooms_remaining_seconds"), "0");
+    }
+}

@@ -156,6 +156,28 @@ fn looks_at_a_room_that_is_being_made_are_no_failures() {
 }
 
 #[test]
+fn a_new_room_that_refuses_a_step_is_blocked_only_when_it_does_so_again() {
+    for (is_new, allowed) in [(true, 3), (false, 0)] {
+        let (mut entries, start) = (Entries::new(Duration::from_mins(10)), Instant::now());
+        let there = if is_new { Vec::new() } else { vec![listing(1, 5)] };
+        refresh(&mut entries, there, &HashSet::new(), &HashSet::new(), start);
+        entries.discover(vec![listing(1, 5)], start);
+        let (mut now, mut refusals) = (start, 0);
+        loop {
+            assert_eq!(entries.take_due(now, free(1)).len(), 1);
+            entries.visited(&room(1), visit(State::Blocked(Obstacle::Refused), 1, true), now);
+            if !entries.totals().blocked.is_empty() {
+                break;
+            }
+            refusals += 1;
+            now = entries.next_due(free(1)).unwrap();
+        }
+        assert_eq!(refusals, allowed);
+        assert!(now < start + Duration::from_secs(2), "that takes a moment only");
+    }
+}
+
+#[test]
 fn what_was_done_in_a_room_is_looked_at_once_more_whatever_happens_there_meanwhile() {
     let (mut entries, now) = (Entries::new(Duration::from_mins(10)), Instant::now());
     refresh(&mut entries, vec![listing(1, 5)], &HashSet::new(), &HashSet::new(), now);
