@@ -326,10 +326,12 @@ fn functional_members(facts: &RoomFacts, power: &PowerFacts, identity: &Identity
         return None;
     }
     members.push(identity.bot.to_string());
-    Some(json!({ "service_members": members }))
+    let mut content = direct.functional_members.clone().filter(Value::is_object).unwrap_or_else(|| json!({}));
+    content["service_members"] = json!(members);
+    Some(content)
 }
 
-/// The users that a [`FUNCTIONAL_MEMBERS`] content lists; whatever else it holds is not kept.
+/// The users that a [`FUNCTIONAL_MEMBERS`] content lists.
 pub fn listed_functional_members(content: Option<&Value>) -> Vec<String> {
     let listed = content.and_then(|content| content.get("service_members")?.as_array());
     let texts = listed.into_iter().flatten().filter_map(Value::as_str).map(ToOwned::to_owned);

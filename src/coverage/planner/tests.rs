@@ -236,7 +236,7 @@ fn the_third_member_of_a_direct_chat_says_that_it_is_a_service() {
 
     let other = json!({ "service_members": ["@adminbot:here.org", 7, null], "more": 1 });
     facts.direct.as_mut().unwrap().functional_members = Some(other);
-    let merged = json!({ "service_members": ["@adminbot:here.org", BOT] });
+    let merged = json!({ "service_members": ["@adminbot:here.org", BOT], "more": 1 });
     assert_eq!(planned(&facts), Plan::Step(Step::MarkFunctional(merged.clone())));
 
     facts.direct.as_mut().unwrap().functional_members = Some(merged);
