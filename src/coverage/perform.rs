@@ -7,36 +7,12 @@ use super::{
     carry_out::Context,
     past,
     planner::{FUNCTIONAL_MEMBERS, Step},
+    puppet::Deed,
 };
 use crate::{
     domain::{RoomId, UserId},
-    homeserver::{HomeserverError, Result, User},
+    homeserver::{HomeserverError, Result},
 };
-
-/// One call in a room as a user of it.
-pub(super) enum Deed<'a> {
-    Join { via: &'a [String] },
-    Leave,
-    Invite(&'a UserId),
-    Unban(&'a UserId),
-    Write { event_type: &'static str, content: &'a Value },
-    Post { transaction_id: &'a str, content: &'a Value },
-}
-
-impl Deed<'_> {
-    pub(super) async fn perform(&self, user: &dyn User, room: &RoomId) -> Result<()> {
-        match self {
-            Self::Join { via } => user.join(room, via).await,
-            Self::Leave => user.leave(room).await,
-            Self::Invite(guest) => user.invite(room, guest).await,
-            Self::Unban(banned) => user.unban(room, banned).await,
-            Self::Write { event_type, content } => user.put_state(room, event_type, "", content).await,
-            Self::Post { transaction_id, content } => {
-                user.send(room, "m.room.message", transaction_id, content).await
-            }
-        }
-    }
-}
 
 impl Context {
     pub(super) async fn perform(&self, room: &RoomId, step: &Step, act: &Act) -> Result<()> {
