@@ -77,8 +77,14 @@ async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
         // In a direct chat both have power 100, and the homeserver takes one of them.
         let whose = act.on_behalf_of.as_deref().expect("somebody");
         assert!(whose == alice.user_id || whose == bob.user_id, "{whose}");
-        let Some(ActOutcome::Done { sent }) = outcome else { panic!("{act:?} {outcome:?}") };
-        assert!(sent.iter().all(|event| event.sender == whose), "{sent:?}");
+        match outcome {
+            Some(ActOutcome::Done { sent }) => {
+                assert!(sent.iter().all(|event| event.sender == whose), "{sent:?}");
+            }
+            // Both asked at the same moment: what this one would have written takes the other's power away.
+            Some(ActOutcome::Failed { category: "refused", .. }) => {}
+            other => panic!("{act:?} {other:?}"),
+        }
     }
     // And those that are made while they look. There a step may come too soon, and is repeated.
     for version in ["10", "11", "12"] {

@@ -21,8 +21,8 @@ const LONGEST_DELAY: Duration = Duration::from_mins(10);
 /// Making a room takes a busy homeserver a few seconds: a new one that looks unfinished is looked at again so many times, before
 /// others, until it counts as blocked and the delay grows.
 const QUICK_LOOKS: u32 = 12;
-/// So often a new room may refuse a step until it counts as blocked: two bots that step into it at the same moment get
-/// into each other's way.
+/// So often in a row a room may refuse a step until it counts as blocked: of two bots that ask for power at the same moment,
+/// Synapse refuses one, since what it would write takes the other's power away.
 const REFUSALS: u32 = 3;
 /// A visit that fails more often than this in a row is nothing that somebody waits for.
 const URGENT_FAILURES: u32 = 5;
@@ -218,9 +218,7 @@ impl Entry {
         self.is_believed = false;
         self.memory = visit.memory;
         let is_being_made = self.new_for().is_some() && (visit.waits || is_unfinished(visit.state));
-        let is_contested = self.new_for().is_some()
-            && visit.state == State::Blocked(Obstacle::Refused)
-            && self.failures < REFUSALS;
+        let is_contested = visit.state == State::Blocked(Obstacle::Refused) && self.failures < REFUSALS;
         // A visit that could look and then failed has seen that something is to be done.
         let is_judged = visit.error.is_none() || matches!(visit.state, State::Blocked(_));
         if is_being_made {
