@@ -29,7 +29,7 @@ pub use audit_options::{
     RetentionSpec, SearchSpec, Severity,
 };
 pub use bot::{Bot, Common};
-pub use common::{AdminApi, BotStatus, RoomsStatus, TrailStatus};
+pub use common::{AdminApi, BotStatus, HistoryStatus, RoomsStatus, TrailStatus};
 
 /// API group of both kinds.
 pub const GROUP: &str = "ems.element.io";

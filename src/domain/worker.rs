@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
+
 use super::{
     ids::{DeviceId, Localpart, ServerName},
     revision,
@@ -183,6 +185,19 @@ impl RoomTotals {
     }
 }
 
+/// How far the rooms' history is read: what was before the bot came, and what sync left out.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct HistoryProgress {
+    /// Parts of it that are still to be read.
+    pub remaining: u64,
+    /// Rooms that these are of.
+    pub rooms: u64,
+    /// Events that were read of it since the trail began.
+    pub events: u64,
+    /// While parts are to be read and each of them was begun: what is newer than this is read of all of them.
+    pub reached: Option<Timestamp>,
+}
+
 /// What the worker says of itself; always its complete set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerReport {
@@ -204,6 +219,8 @@ pub struct WorkerReport {
     pub module: Check,
     /// Rooms by state.
     pub rooms: RoomTotals,
+    /// How far the rooms' history is read, once that is known.
+    pub history: Option<HistoryProgress>,
     /// Undecryptable events by reason.
     pub undecryptable: BTreeMap<String, u64>,
     /// Where the trail stands.

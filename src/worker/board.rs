@@ -33,6 +33,7 @@ impl Board {
             integrity: Check::unknown("NotChecked", "nothing has checked the trail yet"),
             module: synapse_module::not_checked(),
             rooms: RoomTotals::default(),
+            history: None,
             undecryptable: std::collections::BTreeMap::new(),
             trail: None,
             closed: false,

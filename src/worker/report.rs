@@ -78,6 +78,7 @@ fn due(report: &WorkerReport, sent: Option<&(WorkerReport, Instant)>, now: Insta
 fn statements(report: &WorkerReport) -> WorkerReport {
     let mut report = report.clone();
     report.rooms = RoomTotals::default();
+    report.history = None;
     report.undecryptable.clear();
     // Which epoch, and that there is a trail at all, is a statement.
     if let Some(trail) = &mut report.trail {
@@ -99,6 +100,7 @@ async fn deliver(report: &WorkerReport, reporter: &Arc<dyn Reporter>) -> bool {
 
 fn show(metrics: &Metrics, report: &WorkerReport) {
     metrics.rooms(&report.rooms);
+    metrics.history(report.history.unwrap_or_default());
     metrics.undecryptable(&report.undecryptable);
     for (name, check) in [
         ("encryption", &report.encryption),

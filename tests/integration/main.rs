@@ -99,6 +99,8 @@ mod worker_faults;
 #[cfg(test)]
 mod worker_hints;
 #[cfg(test)]
+mod worker_history;
+#[cfg(test)]
 mod worker_ignored;
 mod worker_keys;
 #[cfg(test)]

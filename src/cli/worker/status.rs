@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::{
-    crd::{Bot, BotStatus, RoomsStatus, TrailStatus},
+    crd::{Bot, BotStatus, HistoryStatus, RoomsStatus, TrailStatus},
     domain::{
         BotKind,
         worker::{Check, WorkerReport},
@@ -32,6 +32,7 @@ pub(super) fn status<B: Bot>(live: &B, report: &WorkerReport, now: Timestamp) ->
         conditions: merge(&old.conditions, new, now),
         device_id: report.device_id.as_ref().map(ToString::to_string).or_else(|| old.device_id.clone()),
         rooms: Some(RoomsStatus::from(&report.rooms)),
+        history: report.history.map(HistoryStatus::from).or_else(|| old.history.clone()),
         undecryptable: report
             .undecryptable
             .iter()
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
     use crate::{
         crd::{AdminBot, AuditBot},
-        domain::trail::TrailPoint,
+        domain::{trail::TrailPoint, worker::HistoryProgress},
         worker::board::Board,
     };
 
@@ -97,6 +98,21 @@ mod tests {
         let mut nothing = report(1, 1);
         nothing.trail = None;
         assert_eq!(status(&live, &nothing, now).trail.unwrap().size, 10);
+    }
+
+    #[test]
+    fn how_far_the_history_is_read_stays_until_more_is_known() {
+        let mut live: AuditBot = bot("AuditBot", None);
+        let (now, mut told) = (Timestamp::UNIX_EPOCH, report(1, 1));
+        assert_eq!(status(&live, &told, now).history, None);
+        let reached = Some(Timestamp::from_millisecond(1_790_000_000_999).unwrap());
+        told.history = Some(HistoryProgress { remaining: 3, rooms: 2, events: 700, reached });
+        live.status = Some(status(&live, &told, now));
+        let expected = serde_json::json!(
+            {"remaining": 3, "rooms": 2, "events": 700, "reached": "2026-09-21T14:13:20Z"});
+        assert_eq!(serde_json::to_value(&live.status).unwrap()["history"], expected);
+        let restarted = status(&live, &report(1, 1), now);
+        assert_eq!(restarted.history, live.status.unwrap().history);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use homeserver::{
 };
 pub use refs::{CaSecretRef, RoleRef, SecretKeyRef, SecretRef};
 pub use rooms::RoomsSpec;
-pub use status::{BackupPhraseStatus, BotStatus, RoomsStatus, TrailStatus};
+pub use status::{BackupPhraseStatus, BotStatus, HistoryStatus, RoomsStatus, TrailStatus};
 pub use worker::{ProxySpec, ResourceAmounts, SchedulingSpec, StorageSpec, WorkerResources, WorkerSpec};
 
 /// What happens to the time during which the bot is suspended.

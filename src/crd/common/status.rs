@@ -1,6 +1,6 @@
 //! `status`, the same for both kinds.
 //!
-//! Two field managers write it: the worker `deviceID`, `rooms`, `undecryptable`, `trail` and its
+//! Two field managers write it: the worker `deviceID`, `rooms`, `history`, `undecryptable`, `trail` and its
 //! conditions; the operator everything else. Each always applies its complete set, so the worker
 //! must repeat the `trail` that it found there until it has a further one.
 
@@ -11,7 +11,10 @@ use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{refs::SecretRef, rules};
-use crate::domain::{trail::TrailPoint, worker::RoomTotals};
+use crate::domain::{
+    trail::TrailPoint,
+    worker::{HistoryProgress, RoomTotals},
+};
 
 /// What is known of the bot.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Default)]
@@ -48,6 +51,9 @@ pub struct BotStatus {
     /// Rooms of the homeserver by state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rooms: Option<RoomsStatus>,
+    /// How far the history of rooms is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryStatus>,
     /// Number of messages that could not be decrypted yet, by reason.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
@@ -101,6 +107,28 @@ pub struct RoomsStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub remaining_seconds: Option<i64>,
+}
+
+/// How far the history of rooms is read: what was said before the bot came, and what happened while it could not listen.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase")]
+pub struct HistoryStatus {
+    /// Parts of rooms' history that are still to be read; 0: all of it is read.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub remaining: i64,
+    /// Rooms that these parts are of.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub rooms: i64,
+    /// Events that were read of the history since the trail began.
+    #[serde(default)]
+    #[schemars(range(min = 0))]
+    pub events: i64,
+    /// While parts are to be read and each of them was begun: of all of them what is newer than this is read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub reached: Option<String>,
 }
 
 /// Where the audit trail stands: a promise that is checked against the database at every start.
@@ -163,6 +191,17 @@ impl From<&RoomTotals> for RoomsStatus {
             total: saturate(totals.total()),
             per_minute: totals.pace.map(|pace| saturate(pace.per_minute)),
             remaining_seconds: totals.pace.map(|pace| saturate(pace.remaining_seconds)),
+        }
+    }
+}
+
+impl From<HistoryProgress> for HistoryStatus {
+    fn from(progress: HistoryProgress) -> Self {
+        Self {
+            remaining: saturate(progress.remaining),
+            rooms: saturate(progress.rooms),
+            events: saturate(progress.events),
+            reached: progress.reached.map(|at| format!("{at:.0}")),
         }
     }
 }

@@ -3,38 +3,31 @@
 //! by page beside sync; a crash repeats a page at most. Spans take turns, and one that cannot be read
 //! waits, longer every time, while the others go on.
 
-use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::collections::{BTreeMap, BTreeSet};
 
-use matrix_sdk::{
-    Client,
-    ruma::{OwnedRoomId, api::client::message::get_message_events},
-};
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    domain::{Failure, RoomId},
-    homeserver::{HomeserverError, Inspect},
+    domain::{Failure, worker::HistoryProgress},
     worker::{
         backoff::Backoff,
         recorder::{Recorder, Stop},
-        session::{SessionError, classify_http},
+        session::SessionError,
     },
 };
 
 /// The list is kept in so many cursors, so that a page does not rewrite all of it.
 const BUCKETS: u8 = 64;
 
+/// Cursor that counts the events that were read of the history.
+const COUNT: &str = "worker:history";
+
 /// So many failures in a row are worth telling.
-const LASTING: u32 = 3;
+pub(super) const LASTING: u32 = 3;
 
 /// A span to read, from its newer end backwards.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +40,9 @@ pub(crate) struct Span {
     /// Where sync stood before: of the events in the span only those that the homeserver received later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<String>,
+    /// How far it is read: the time of the oldest event so far, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) reached_ms: Option<i64>,
 }
 
 impl Span {
@@ -63,6 +59,7 @@ impl Span {
             from: from.to_owned(),
             until: until.map(str::to_owned),
             since: since.map(str::to_owned),
+            reached_ms: None,
         };
         let conversation = span(until, None);
         // Without a known event all of the room's history is read.
@@ -97,12 +94,16 @@ impl Waiting {
 pub(crate) struct Spans {
     buckets: BTreeMap<u8, Vec<Waiting>>,
     turns: u64,
+    /// Events that were read since the trail began.
+    events: u64,
 }
 
 impl Spans {
     /// Reads them.
     pub(crate) async fn load(recorder: &Recorder, cancel: &CancellationToken) -> Result<Self, Stop> {
         let mut known = Self::default();
+        let events = recorder.cursor(COUNT, cancel).await?;
+        known.events = events.and_then(|text| text.parse().ok()).unwrap_or_default();
         for bucket in 0..BUCKETS {
             let name = cursor_name(bucket);
             let text = recorder.cursor(&name, cancel).await?;
@@ -127,6 +128,25 @@ impl Spans {
 
     pub(crate) fn len(&self) -> usize {
         self.buckets.values().map(Vec::len).sum()
+    }
+
+    /// How far all of them are read.
+    pub(crate) fn progress(&self) -> HistoryProgress {
+        let rooms: BTreeSet<&str> = self.all().map(|known| known.span.room.as_str()).collect();
+        let reached: Option<Vec<i64>> = self.all().map(|known| known.span.reached_ms).collect();
+        let reached = reached.and_then(|all| all.into_iter().max());
+        HistoryProgress {
+            remaining: self.len() as u64,
+            rooms: rooms.len() as u64,
+            events: self.events,
+            reached: reached.and_then(|ms| Timestamp::from_millisecond(ms).ok()),
+        }
+    }
+
+    /// So many events more were read; the result is the cursor to set in their batch.
+    pub(crate) fn count(&mut self, events: usize) -> (String, String) {
+        self.events += events as u64;
+        (COUNT.to_owned(), self.events.to_string())
     }
 
     /// Adds a span; the result are the cursors to set in the same batch.
@@ -181,14 +201,22 @@ impl Spans {
         }
     }
 
-    /// A page of the span was read: it goes on at `from`, or has ended.
-    pub(crate) fn advance(&mut self, span: &Span, from: Option<String>) -> (String, String) {
+    /// A page of the span was read, down to an event of this time: it goes on at `from`, or has ended.
+    pub(crate) fn advance(
+        &mut self,
+        span: &Span,
+        from: Option<String>,
+        oldest: Option<Timestamp>,
+    ) -> (String, String) {
         let bucket = bucket_of(&span.room);
         let turn = self.turn();
         if let Some(spans) = self.buckets.get_mut(&bucket) {
             if let Some(at) = spans.iter().position(|known| known.span == *span) {
-                let known = spans.remove(at);
-                spans.extend(from.map(|from| Waiting::new(Span { from, ..known.span }, turn)));
+                let span = spans.remove(at).span;
+                // Senders choose their times: what is read stays read.
+                let reached_ms =
+                    oldest.map(Timestamp::as_millisecond).into_iter().chain(span.reached_ms).min();
+                spans.extend(from.map(|from| Waiting::new(Span { from, reached_ms, ..span }, turn)));
             }
             if spans.is_empty() {
                 self.buckets.remove(&bucket);
@@ -212,91 +240,12 @@ fn bucket_of(room: &str) -> u8 {
     Sha256::digest(room.as_bytes())[0] % BUCKETS
 }
 
-/// One page of a room's history, newest event first.
-pub(crate) struct HistoryPage {
-    pub(crate) events: Vec<Box<serde_json::value::RawValue>>,
-    pub(crate) next: Option<String>,
-}
-
-/// Events that are asked for at a time: what is there usually, and another number.
-const PAGE: u16 = 100;
-const OTHER_PAGE: u16 = 137;
-
-/// Reads pages of history.
-pub(crate) struct Reader {
-    pub(crate) client: Client,
-    pub(crate) inspect: Option<Arc<dyn Inspect>>,
-    /// Whether the homeserver has shown an administrator any history.
-    pub(crate) is_offered: Arc<AtomicBool>,
-}
-
-impl Reader {
-    /// Reads the page that a span is at; so often it failed before.
-    pub(crate) async fn page(&self, span: &Span, failures: u32) -> Result<HistoryPage, SessionError> {
-        let page = self.read(span, &span.from, PAGE, failures).await?;
-        let Some(next) = page.next.as_deref().filter(|_| span.since.is_some()) else { return Ok(page) };
-        // Synapse takes a page that ends exactly where the span was received first for its last one, although older
-        // parts of the room may have come late, too (`stream.py`, `is_before_or_eq`). Pages of another size end
-        // elsewhere.
-        let ahead = self.read(span, next, PAGE, failures).await?;
-        if ahead.events.is_empty() && ahead.next.is_none() {
-            return self.read(span, &span.from, OTHER_PAGE, failures).await;
-        }
-        Ok(page)
-    }
-
-    /// As an administrator, who sees what was said before the bot came and while it was away whatever the
-    /// room's history visibility is; where that is not offered, as the bot.
-    async fn read(
-        &self,
-        span: &Span,
-        from: &str,
-        limit: u16,
-        failures: u32,
-    ) -> Result<HistoryPage, SessionError> {
-        let (Some(inspect), Ok(room)) = (&self.inspect, RoomId::parse(span.room.as_str())) else {
-            return self.read_as_bot(span, from, limit).await;
-        };
-        match inspect.history(&room, from, span.since.as_deref(), limit).await {
-            Ok(page) => {
-                self.is_offered.store(true, Ordering::Relaxed);
-                Ok(HistoryPage { events: page.events, next: page.end.filter(|end| end != from) })
-            }
-            // What stands in front of the homeserver may say so for a moment, and the bot sees less.
-            Err(HomeserverError::NotOffered { what })
-                if failures < LASTING || self.is_offered.load(Ordering::Relaxed) =>
-            {
-                Err(HomeserverError::Server { status: 404, what }.into())
-            }
-            Err(
-                HomeserverError::NotOffered { .. }
-                | HomeserverError::NotFound { .. }
-                | HomeserverError::Refused { .. },
-            ) => self.read_as_bot(span, from, limit).await,
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    async fn read_as_bot(&self, span: &Span, from: &str, limit: u16) -> Result<HistoryPage, SessionError> {
-        let room = OwnedRoomId::try_from(span.room.as_str())
-            .map_err(|_| SessionError::Client { problem: "not a room id".to_owned() })?;
-        let mut request = get_message_events::v3::Request::backward(room);
-        request.from = Some(from.to_owned());
-        request.to.clone_from(&span.since);
-        request.limit = limit.into();
-        let response = self.client.send(request).await.map_err(|error| classify_http(&error))?;
-        let events: Vec<_> =
-            response.chunk.into_iter().map(matrix_sdk::ruma::serde::Raw::into_json).collect();
-        Ok(HistoryPage { events, next: response.end.filter(|end| end != from) })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn span(room: &str, from: &str) -> Span {
-        Span { room: room.into(), from: from.into(), until: None, since: None }
+        Span { room: room.into(), from: from.into(), until: None, since: None, reached_ms: None }
     }
 
     #[test]
@@ -313,10 +262,10 @@ mod tests {
         spans.add(span("!a", "t1"));
         assert_eq!(spans.len(), 1, "the same span is not added twice");
         let first = spans.next(Instant::now()).unwrap();
-        let (_, value) = spans.advance(&first, Some("t0".into()));
+        let (_, value) = spans.advance(&first, Some("t0".into()), None);
         assert!(value.contains("t0") && !value.contains("t1"));
         let second = spans.next(Instant::now()).unwrap();
-        assert_eq!(spans.advance(&second, None).1, "[]");
+        assert_eq!(spans.advance(&second, None, None).1, "[]");
         assert_eq!(spans.len(), 0);
     }
 
@@ -331,7 +280,7 @@ mod tests {
             for room in &rooms {
                 let next = spans.next(Instant::now()).unwrap();
                 assert_eq!(next.room, *room, "page {page}");
-                spans.advance(&next, Some(page.to_string()));
+                spans.advance(&next, Some(page.to_string()), None);
             }
         }
     }
@@ -347,13 +296,13 @@ mod tests {
         for page in ["2", "3"] {
             let next = spans.next(at(29)).unwrap();
             assert_eq!(next.room, "!good");
-            spans.advance(&next, Some(page.to_owned()));
+            spans.advance(&next, Some(page.to_owned()), None);
         }
         assert_eq!(spans.due(), Some(at(30)));
         assert_eq!(spans.trouble(), None, "that happens");
         let bad = ["!bad", "!good"].map(|_| {
             let next = spans.next(at(30)).unwrap();
-            spans.advance(&next, Some("4".to_owned()));
+            spans.advance(&next, Some("4".to_owned()), None);
             next.room
         });
         assert_eq!(bad, ["!bad", "!good"], "it has its turn again");
@@ -374,5 +323,32 @@ mod tests {
         spans.add(span("!a", "t1"));
         spans.add(span("!a", "t9"));
         assert_eq!(spans.len(), 2);
+    }
+
+    #[test]
+    fn progress_is_that_of_the_part_that_is_least_far() {
+        let (mut spans, at) = (Spans::default(), |second| Timestamp::from_second(second).ok());
+        let shown = |spans: &Spans| {
+            let HistoryProgress { remaining, rooms, events, reached } = spans.progress();
+            (remaining, rooms, events, reached)
+        };
+        assert_eq!(shown(&spans), (0, 0, 0, None));
+        spans.add(span("!a", "t9"));
+        spans.add(span("!a", "t5"));
+        spans.add(span("!b", "t7"));
+        let mut page = |from: Option<&str>, oldest: Option<i64>| {
+            let next = spans.next(Instant::now()).unwrap();
+            spans.advance(&next, from.map(str::to_owned), oldest.and_then(at));
+            let count = spans.count(100);
+            (count.1, shown(&spans))
+        };
+        assert_eq!(page(Some("t8"), Some(90)), ("100".into(), (3, 2, 100, None)));
+        assert_eq!(page(Some("t4"), Some(50)).1, (3, 2, 200, None));
+        assert_eq!(page(Some("t6"), Some(70)).1, (3, 2, 300, at(90)));
+        assert_eq!(page(Some("t3"), Some(95)).1, (3, 2, 400, at(90)), "some clock is wrong");
+        assert_eq!(page(None, Some(40)).1, (2, 2, 500, at(90)));
+        assert_eq!(page(Some("t2"), None).1, (2, 2, 600, at(90)), "a page without events");
+        assert_eq!(page(None, Some(80)).1, (1, 1, 700, at(70)));
+        assert_eq!(page(None, Some(0)).1, (0, 0, 800, None));
     }
 }

@@ -1,6 +1,7 @@
 //! Everything that happens in the bot's rooms, into the trail: exactly once, whatever crashes.
 
 mod absence;
+mod backfill;
 mod ciphertext;
 mod collector;
 mod filter;
@@ -8,6 +9,7 @@ mod history;
 mod homeserver;
 mod late_keys;
 mod lookup;
+mod pages;
 mod received;
 mod senders;
 mod sync;

@@ -14,7 +14,7 @@ use self::{
 use crate::domain::{
     Clock,
     record::{Category, RecordDraft},
-    worker::{Check, RoomTotals},
+    worker::{Check, HistoryProgress, RoomTotals},
 };
 
 /// Why an event can be undecryptable.
@@ -40,6 +40,7 @@ struct Inner {
     trail_size: IntGauge,
     backfilled: IntCounter,
     history: IntGauge,
+    history_rooms: IntGauge,
     late_keys: IntCounter,
     inbox: IntCounter,
     attachments: IntCounterVec,
@@ -102,6 +103,7 @@ impl Metrics {
                 "ems_bots_worker_history_spans",
                 "Spans of rooms' history still to be read.",
             )?,
+            history_rooms: level(registry, "ems_bots_worker_history_rooms", "Rooms with such spans.")?,
             attachments_waiting: level(
                 registry,
                 "ems_bots_worker_attachments_waiting",
@@ -227,8 +229,10 @@ impl Metrics {
         self.0.backfilled.inc_by(events as u64);
     }
 
-    pub(crate) fn history(&self, spans: usize) {
-        self.0.history.set(i64::try_from(spans).unwrap_or(i64::MAX));
+    pub(crate) fn history(&self, progress: HistoryProgress) {
+        let count = |number| i64::try_from(number).unwrap_or(i64::MAX);
+        self.0.history.set(count(progress.remaining));
+        self.0.history_rooms.set(count(progress.rooms));
     }
 
     pub(crate) fn late_plaintexts(&self, events: usize) {
@@ -330,6 +334,7 @@ mod tests {
         metrics.database_error("unavailable");
         metrics.rooms(&RoomTotals { covered: 3, ..RoomTotals::default() });
         metrics.check("encryption", &Check::failed("X", "x"));
+        metrics.history(HistoryProgress { remaining: 5, rooms: 4, ..HistoryProgress::default() });
         let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
         assert!(
             text.contains(r#"ems_bots_worker_database_errors_total{category="unavailable"} 1"#),
@@ -337,6 +342,9 @@ mod tests {
         );
         assert!(text.contains(r#"ems_bots_worker_rooms{state="covered"} 3"#), "{text}");
         assert!(text.contains(r#"ems_bots_worker_check{check="encryption"} 0"#), "{text}");
+        for line in ["history_spans 5", "history_rooms 4"] {
+            assert!(text.contains(&format!("\nems_bots_worker_{line}\n")), "{text}");
+        }
         let zeros =
             [r#"records_total{category="user_activity"} 0"#, r#"undecryptable_events{reason="corrupt"} 0"#];
         assert!(zeros.iter().all(|line| text.contains(&format!("ems_bots_worker_{line}"))), "{text}");
