@@ -1,7 +1,7 @@
 //! The only way into the trail: one batch at a time, tried again until the database has it.
 //!
 //! While the database is down the caller waits here, so nothing more is asked for that cannot be
-//! recorded: the cursor stands still and memory is bounded by one batch and the answers under way.
+//! recorded: the cursor stands still and memory is bounded by the batches and the answers under way.
 
 use std::{collections::BTreeMap, sync::Arc};
 

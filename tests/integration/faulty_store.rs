@@ -1,7 +1,7 @@
 //! A real store that fails, loses its answer or kills the process at one write of a test's choice.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex},
 };
 
@@ -40,8 +40,8 @@ pub(crate) enum Fault {
 /// What the store sees of the one who uses it.
 #[derive(Default)]
 pub(crate) struct Seen {
-    /// The task that follows /sync.
-    pub(crate) capture: Mutex<Option<tokio::task::Id>>,
+    /// The tasks that follow /sync, and look for earlier versions of what they record.
+    pub(crate) capture: Mutex<HashSet<tokio::task::Id>>,
     /// Every cursor that was set, in order.
     pub(crate) cursors: Mutex<Vec<(String, String)>>,
     /// How often the attachments that wait were counted.
@@ -121,7 +121,7 @@ impl AuditStore for FaultyStore {
 
     async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError> {
         if name == "matrix:sync" {
-            *self.seen.capture.lock().unwrap() = tokio::task::try_id();
+            self.seen.capture.lock().unwrap().extend(tokio::task::try_id());
         }
         self.inner.cursor(name).await
     }
@@ -145,6 +145,7 @@ impl AuditStore for FaultyStore {
         event_id: &EventId,
         before: Option<&Place>,
     ) -> Result<Option<StoredRecord>, StoreError> {
+        self.seen.capture.lock().unwrap().extend(tokio::task::try_id());
         self.inner.latest_version(event_id, before).await
     }
 

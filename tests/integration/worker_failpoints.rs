@@ -1,8 +1,8 @@
 //! A crash at every await of the way from an answer of the homeserver to the commit of its cursor.
 //!
 //! The whole worker runs on a runtime of its own, and the runtime is dropped, with every task, timer and
-//! connection, when the task that follows /sync has been polled for the N-th time since the answer was
-//! asked for, for growing N until the commit comes first. Each run takes some of them, of which its seed decides, and
+//! connection, when the tasks that follow /sync and read the history have been polled for the N-th time since the
+//! answer was asked for, for growing N until the commit comes first. Each run takes some of them, of which its seed decides, and
 //! `EMS_TEST_EVERY_FAILPOINT=1` takes all, N = 1, 2, 3 and so on, for minutes. An await that waits ends a poll, so every one of them is a place to die: the lookup of an earlier
 //! event, the repeated sync for the ciphertext, and each round trip of the transaction, `COMMIT` included.
 //! Whatever ran between two of them had no effect outside the process that a death at the later one would
@@ -46,8 +46,7 @@ async fn live(stage: &Arc<Stage>, from: &str, next: &str, polls: usize) -> bool 
         let follows = {
             let (stage, seen) = (stage.clone(), seen.clone());
             move |task: Option<tokio::task::Id>| {
-                task.is_some()
-                    && task == *seen.capture.lock().unwrap()
+                task.is_some_and(|task| seen.capture.lock().unwrap().contains(&task))
                     && stage.scene.fake.world().asked[asked..].contains(&from)
             }
         };

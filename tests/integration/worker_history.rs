@@ -1,5 +1,7 @@
 //! History is read beside what happens: how far it is stands in the report, and it goes on after a crash.
 
+use std::time::Duration;
+
 use ems_bots::domain::worker::HistoryProgress;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -7,6 +9,8 @@ use serde_json::{Value, json};
 use crate::{
     faulty_store::Fault as StoreFault,
     matrix_fake::Fault,
+    worker_run::edit,
+    worker_scene::in_time,
     worker_stage::{Running, Stage, message, page, sync, text, until},
 };
 
@@ -53,4 +57,69 @@ async fn a_history_of_several_pages_shows_how_far_it_is_read_also_after_a_crash(
     let mut texts: Vec<_> = records.iter().map(|record| record[2].as_str().unwrap()).collect();
     texts.sort_unstable();
     assert_eq!(texts, ["text $1", "text $2", "text $5", "text $7", "text $8", "text $9"]);
+}
+
+/// The records of these events, in this order, once they are there.
+async fn recorded(stage: &Stage, events: &[&str]) -> Vec<Value> {
+    in_time(async {
+        loop {
+            let records = stage.room_records().await;
+            let of = |event: &&str| {
+                let id = json!(format!("matrix:event:{event}"));
+                records.iter().find(|record| record[0] == id).cloned()
+            };
+            if let Some(found) = events.iter().map(of).collect() {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+}
+
+fn edited(seconds: i64, id: &str, of: &str) -> Value {
+    let mut event = edit(id, of, &format!("text {id}"));
+    event["origin_server_ts"] = json!((FIRST + seconds) * 1000);
+    event
+}
+
+/// What an edit says was there before.
+fn before(record: &Value) -> &Value {
+    let changes = record[3].as_array().unwrap();
+    &changes.iter().find(|change| change[0] == "/content/body").expect("it says what was there before")[1]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_page_that_waits_for_the_homeserver_holds_up_no_news_and_stays_unread_for_them() {
+    let stage = Stage::set().await;
+    stage.scene.fake.world().syncs.insert(String::new(), sync("s1", &[said(1, "$1")], None));
+    let running = stage.start(None);
+    stage.until_asked("s1", 1).await;
+    // What an edit of the page replaces nobody can tell for a long time.
+    running.homeserver.delay_answers("fetch_event", Duration::from_hours(1));
+    {
+        let mut world = stage.scene.fake.world();
+        let gap = [edited(3, "$3", "$unknown"), edited(2, "$2", "$1"), said(1, "$1")];
+        world.pages.insert("p1".into(), page(&gap, "p0"));
+        world.syncs.insert("s1".into(), sync("s2", &[said(9, "$9")], Some("p1")));
+    }
+    until("the page waits", || {
+        let asked = running.homeserver.count("fetch_event");
+        (asked > 0).then_some(()).ok_or(asked)
+    })
+    .await;
+    let news = sync("s3", &[edited(10, "$10", "$1"), said(11, "$11")], None);
+    stage.scene.fake.world().syncs.insert("s2".into(), news);
+    let news = recorded(&stage, &["$10", "$11"]).await;
+    assert_eq!(before(&news[0]), "text $2", "it is known by then that the page is not recorded");
+    let records = Value::from(stage.room_records().await).to_string();
+    assert!(!records.contains("matrix:event:$2") && !records.contains("matrix:event:$3"), "{records}");
+    running.stop().await.unwrap();
+    let again = stage.start(None);
+    let history = recorded(&stage, &["$2", "$3"]).await;
+    assert_eq!(before(&history[0]), "text $1");
+    until_read(&again, 0, 3, None).await;
+    again.stop().await.unwrap();
+    let records = stage.room_records().await;
+    assert_eq!(records.len(), 6, "each event once: {records:?}");
 }

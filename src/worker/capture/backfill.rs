@@ -1,88 +1,199 @@
 //! What sync left out, page by page beside it, and how far that is.
+//!
+//! A page is read and made into records in a task of its own, which may have to wait for the homeserver: what sync tells
+//! is recorded meanwhile. The records of a page are written between two answers of sync, with the cursor that moves over
+//! the page, and until then its room counts as one of which a part is to be read.
 
-use matrix_sdk::ruma::RoomId as RumaRoomId;
+use std::{future::Future, sync::Arc};
+
+use jiff::Timestamp;
+use matrix_sdk::{Client, ruma::RoomId as RumaRoomId};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Capture, Scope, absence,
+    Capture, Lookup, Scope, Senders, absence,
     collector::{Arrival, Collector},
     history::Span,
-    pages::HistoryPage,
+    pages::{HistoryPage, Reader},
     received::{Received, decrypt},
 };
 use crate::{
-    domain::Failure,
+    domain::{Failure, RoomId, UserId},
+    store::Batch,
     worker::{
         convert::{occurred, read},
-        recorder::Stop,
+        media::Wants,
+        ports::Presence,
+        recorder::{Recorder, Stop},
         records,
         session::SessionError,
         sources::{Source, Standing},
     },
 };
 
+/// The records of a page that are to be written.
+pub(super) struct Page {
+    batch: Batch,
+    /// Rooms and sessions of events that miss their key.
+    incomplete: Vec<(RoomId, Option<String>)>,
+    /// So many events the homeserver has shown.
+    events: usize,
+    /// When the oldest of them was.
+    oldest: Option<Timestamp>,
+    /// Where its span goes on.
+    next: Option<String>,
+}
+
+/// Why there is none.
+pub(super) enum NoPage {
+    Unreadable(SessionError),
+    Stopped(Stop),
+}
+
+impl From<Stop> for NoPage {
+    fn from(stop: Stop) -> Self {
+        Self::Stopped(stop)
+    }
+}
+
+impl From<SessionError> for NoPage {
+    fn from(error: SessionError) -> Self {
+        Self::Unreadable(error)
+    }
+}
+
+/// What makes one page.
+struct Maker {
+    reader: Reader,
+    client: Client,
+    recorder: Recorder,
+    lookup: Lookup,
+    senders: Senders,
+    presence: Arc<dyn Presence>,
+    bot: UserId,
+    scope: Scope,
+    media: Wants,
+    /// So often the page could not be read.
+    failures: u32,
+    /// The conversation of the room has no other part that is to be read.
+    is_only: bool,
+}
+
+impl Maker {
+    async fn make(&self, span: &Span, cancel: &CancellationToken) -> Result<Page, NoPage> {
+        let HistoryPage { events, next } = self.reader.page(span, self.failures).await?;
+        let received = self.open(span, &events, cancel).await?;
+        let ends = |received: &Received| {
+            (received.event_id.is_some() && received.event_id == span.until)
+                || (self.scope == Scope::OwnActs && absence::begins(&received.raw, self.bot.as_str()))
+        };
+        let next = next.filter(|_| !received.iter().any(ends));
+        let mut collector = Collector::new(
+            &self.recorder,
+            &self.lookup,
+            self.presence.as_ref(),
+            &self.bot,
+            self.scope,
+            &self.media,
+            cancel,
+        );
+        collector.is_end = self.is_only && span.since.is_none() && next.is_none();
+        // What happened in a gap may not be told anywhere else.
+        let arrival = if span.is_whole() { Arrival::Before } else { Arrival::Missed };
+        // It comes newest event first; each event is recorded after those that it follows.
+        for received in received.iter().rev() {
+            collector.take(received, arrival).await?;
+        }
+        let now = self.recorder.clock().now();
+        let oldest = events.last().map(|event| occurred(&read(event.get())).clamped(now));
+        let (batch, incomplete) = collector.finish();
+        Ok(Page { batch, incomplete, events: events.len(), oldest, next })
+    }
+
+    async fn open(
+        &self,
+        span: &Span,
+        events: &[Box<serde_json::value::RawValue>],
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Received>, NoPage> {
+        let room = RumaRoomId::parse(span.room.as_str()).ok();
+        let room = room.and_then(|room| self.client.get_room(&room));
+        let mut opened = Vec::with_capacity(events.len());
+        for event in events {
+            let received = match &room {
+                Some(room) => {
+                    let received = decrypt(room, event, span.is_whole()).await?;
+                    let judged = cancel.run_until_cancelled(self.senders.judge(received)).await;
+                    judged.ok_or(Stop::Cancelled)?
+                }
+                None => Received::untried(&span.room, event),
+            };
+            opened.push(received);
+        }
+        Ok(opened)
+    }
+}
+
 impl Capture {
-    /// Records one page of what sync left out. It comes newest event first; each event is recorded after those that
-    /// it follows.
+    /// Asks for a page of what sync left out, and makes records of it.
+    pub(super) fn read(
+        &self,
+        span: Span,
+        cancel: &CancellationToken,
+    ) -> impl Future<Output = (Span, Result<Page, NoPage>)> + use<> {
+        let client = self.session.client.clone();
+        let reader = Reader {
+            client: client.clone(),
+            inspect: self.inspect.clone(),
+            is_offered: self.history_is_offered.clone(),
+        };
+        let maker = Maker {
+            reader,
+            client,
+            recorder: self.recorder.clone(),
+            lookup: self.lookup.apart(),
+            senders: self.senders.clone(),
+            presence: self.presence.clone(),
+            bot: self.bot.clone(),
+            scope: self.scope,
+            media: self.media.clone(),
+            failures: self.spans.failures(&span),
+            is_only: self.spans.conversations().filter(|room| *room == span.room).count() <= 1,
+        };
+        let cancel = cancel.clone();
+        async move {
+            let page = maker.make(&span, &cancel).await;
+            (span, page)
+        }
+    }
+
+    /// Records a page; the cursor of its span moves with its last part.
     pub(super) async fn take_page(
         &mut self,
         span: &Span,
-        page: Result<HistoryPage, SessionError>,
+        page: Result<Page, NoPage>,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
-        let page = match page {
+        let Page { mut batch, incomplete, events, oldest, next } = match page {
             Ok(page) => page,
-            Err(SessionError::Refused { status, errcode }) => {
+            Err(NoPage::Stopped(stop)) => return Err(stop),
+            Err(NoPage::Unreadable(SessionError::Refused { status, errcode })) => {
                 // The bot may not read it (any more): say so once and go on.
                 let why = format!("the homeserver refuses to show it: {errcode} ({status})");
                 return self.give_up(span, &why, cancel).await;
             }
-            Err(error) => {
+            Err(NoPage::Unreadable(error)) => {
                 self.postpone(span, &error);
                 return Ok(());
             }
         };
-        let room = RumaRoomId::parse(span.room.as_str()).ok();
-        let room = room.and_then(|room| self.session.client.get_room(&room));
-        let (recorder, lookup, presence) =
-            (self.recorder.clone(), self.lookup.clone(), self.presence.clone());
-        let bot = self.bot.clone();
-        let media = self.media.clone();
-        let mut collector =
-            Collector::new(&recorder, &lookup, presence.as_ref(), &bot, self.scope, &media, cancel);
-        let (mut reached, mut events) = (false, Vec::with_capacity(page.events.len()));
-        // What happened in a gap may not be told anywhere else.
-        let arrival = if span.is_whole() { Arrival::Before } else { Arrival::Missed };
-        self.metrics.backfilled(page.events.len());
-        for event in &page.events {
-            let received = match &room {
-                Some(room) => match decrypt(room, event, span.is_whole()).await {
-                    Ok(received) => self.judge(received, cancel).await?,
-                    Err(error) => {
-                        self.postpone(span, &error);
-                        return Ok(());
-                    }
-                },
-                None => Received::untried(&span.room, event),
-            };
-            reached |= received.event_id.is_some() && received.event_id == span.until;
-            reached |= self.scope == Scope::OwnActs && absence::begins(&received.raw, self.bot.as_str());
-            events.push(received);
-        }
-        let next = page.next.filter(|_| !reached);
-        let now = recorder.clock().now();
-        let oldest = page.events.last().map(|event| occurred(&read(event.get())).clamped(now));
-        let (name, value) = self.spans.advance(span, next, oldest);
+        batch.cursors.push(self.spans.advance(span, next, oldest));
+        batch.cursors.push(self.spans.count(events));
+        self.recorder.append(&batch, cancel).await?;
+        self.metrics.backfilled(events);
         self.note_read(&span.room);
-        for received in events.iter().rev() {
-            collector.take(received, arrival).await?;
-        }
-        collector.cursor(name, value);
-        let (name, value) = self.spans.count(page.events.len());
-        collector.cursor(name, value);
-        collector.flush().await?;
-        self.late_keys.retry(collector.incomplete);
+        self.late_keys.retry(incomplete);
         Ok(())
     }
 
@@ -103,9 +214,10 @@ impl Capture {
         let now = self.recorder.clock().now();
         let draft = records::gap(&self.bot_name, &span.room, &span.from, why, now);
         let cursor = self.spans.advance(span, None, None);
+        let batch = Batch { drafts: vec![draft], cursors: vec![cursor], ..Batch::default() };
+        self.recorder.append(&batch, cancel).await?;
         self.note_read(&span.room);
-        let batch = crate::store::Batch { drafts: vec![draft], cursors: vec![cursor], ..Default::default() };
-        self.recorder.append(&batch, cancel).await.map(drop)
+        Ok(())
     }
 
     pub(super) fn say_recording(&self) {

@@ -18,7 +18,8 @@ use crate::{
     },
 };
 
-/// Records in one transaction, and bytes of their sources: memory is bounded by one such batch.
+/// Records in one transaction, and bytes of their sources: memory is bounded by such batches, one of news, one of history
+/// and one of late keys.
 const MAX_RECORDS: usize = 500;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -46,6 +47,8 @@ pub(crate) struct Collector<'a> {
     cancel: &'a CancellationToken,
     batch: Batch,
     bytes: usize,
+    /// With what is taken in, all of its room's conversation is read.
+    pub(crate) is_end: bool,
     /// Rooms and sessions of events that miss their key: it may have come while the batch was written.
     pub(crate) incomplete: Vec<(RoomId, Option<String>)>,
 }
@@ -70,6 +73,7 @@ impl<'a> Collector<'a> {
             cancel,
             batch: Batch::default(),
             bytes: 0,
+            is_end: false,
             incomplete: Vec::new(),
         }
     }
@@ -112,7 +116,8 @@ impl<'a> Collector<'a> {
         arrival: Arrival,
     ) -> Result<RecordDraft, Stop> {
         let input = received.input(caused_by, arrival == Arrival::Late);
-        let from = Standpoint { room: &received.room, fresh: &self.batch.drafts, arrival };
+        let from =
+            Standpoint { room: &received.room, fresh: &self.batch.drafts, arrival, is_end: self.is_end };
         let earlier = match needs(&input) {
             Some(need) => self.lookup.find(&need, &from, self.cancel).await?,
             None => None,
@@ -144,6 +149,11 @@ impl<'a> Collector<'a> {
             self.recorder.append(&batch, self.cancel).await?;
         }
         Ok(())
+    }
+
+    /// The last part of the batch, to be written by somebody else, with [`Self::incomplete`].
+    pub(crate) fn finish(self) -> (Batch, Vec<(RoomId, Option<String>)>) {
+        (self.batch, self.incomplete)
     }
 
     fn note_missing_key(&mut self, received: &Received, room: Option<RoomId>) {

@@ -50,6 +50,11 @@ impl Homeserver {
         Self { admin, client, away: Arc::default() }
     }
 
+    /// For somebody else who waits, also while others get answers.
+    pub(super) fn apart(&self) -> Self {
+        Self { away: Arc::default(), ..self.clone() }
+    }
+
     /// The admin API keeps the content of a redacted event for some days. Not having it is no
     /// reason to stop: the record then says what is known.
     pub(super) async fn event(&self, target: &str, room: &str) -> Option<Value> {

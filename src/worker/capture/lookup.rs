@@ -28,6 +28,8 @@ pub(crate) struct Standpoint<'a> {
     /// The records of the batch being made, in the order of the conversation.
     pub(crate) fresh: &'a [RecordDraft],
     pub(crate) arrival: Arrival,
+    /// With that batch all of the room's conversation is read.
+    pub(crate) is_end: bool,
 }
 
 /// The version of an event that is asked for.
@@ -51,6 +53,11 @@ pub(crate) struct Lookup {
 impl Lookup {
     pub(crate) fn new(recorder: Recorder, admin: Arc<dyn Admin>, client: Client) -> Self {
         Self { recorder, homeserver: Homeserver::new(admin, client), unread: Unread::default() }
+    }
+
+    /// For a task of its own, which waits for the homeserver by itself.
+    pub(super) fn apart(&self) -> Self {
+        Self { homeserver: self.homeserver.apart(), ..self.clone() }
     }
 
     /// The homeserver has answered: when it is away again, it is waited for again.
@@ -154,7 +161,7 @@ impl Lookup {
     fn is_last(&self, found: &(i64, RecordDraft), wanted: &Wanted<'_>, from: &Standpoint<'_>) -> bool {
         let (seq, draft) = found;
         let in_history = matches!(from.arrival, Arrival::Missed | Arrival::Before);
-        let since = self.unread.since(from.room);
+        let since = if from.is_end { 0 } else { self.unread.since(from.room) };
         // Of a later edit, or of one of a server whose clock is wrong: nobody knows.
         let is_doubtful =
             in_history && wanted.edit.is_none() && draft.occurred.clamped(wanted.now) > wanted.at;

@@ -29,8 +29,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 pub(crate) struct Senders {
     client: Client,
     recorder: Recorder,
-    asked: Arc<Mutex<HashMap<OwnedUserId, Timestamp>>>,
+    asked: Arc<Mutex<HashMap<OwnedUserId, Asked>>>,
 }
+
+/// When a sender's devices were asked for last. It is locked while they are: whoever has an event of the same sender
+/// meanwhile waits for the answer, too.
+type Asked = Arc<tokio::sync::Mutex<Option<Timestamp>>>;
 
 impl Senders {
     pub(crate) fn new(client: Client, recorder: Recorder) -> Self {
@@ -52,35 +56,44 @@ impl Senders {
         let sender = RumaUserId::parse(&opened.sender).ok()?;
         let session = opened.session_id.as_deref()?;
         let room = self.client.get_room(&RumaRoomId::parse(room).ok()?)?;
-        if self.is_due(&sender) {
-            self.request(&sender).await;
-        }
+        self.ask_once(&sender).await;
         // Also if nobody was asked: the first of several messages of a new sender has brought the devices.
         room.get_encryption_info(session, &sender).await.map(|info| trust(&info))
     }
 
-    async fn request(&self, sender: &RumaUserId) {
-        let encryption = self.client.encryption();
-        match tokio::time::timeout(PATIENCE, encryption.request_user_identity(sender)).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => {
-                // The next message asks again.
-                self.asked.lock().unwrap_or_else(PoisonError::into_inner).remove(sender);
-                tracing::warn!(%error, "cannot ask for a sender's devices");
-            }
-            Err(_) => tracing::warn!(%sender, "a sender's devices are not told in time"),
+    /// Asks for the sender's devices, unless that was done lately.
+    async fn ask_once(&self, sender: &RumaUserId) {
+        let now = self.recorder.clock().now();
+        let is_recent = |at: &Timestamp| now.duration_since(*at) < AGAIN_AFTER;
+        let asked = {
+            let mut all = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_kept = |asked: &Asked| {
+                // Somebody asks just now, or has lately.
+                Arc::strong_count(asked) > 1
+                    || asked.try_lock().is_ok_and(|at| at.as_ref().is_some_and(is_recent))
+            };
+            all.retain(|_, asked| is_kept(asked));
+            Arc::clone(all.entry(sender.to_owned()).or_default())
+        };
+        let mut at = asked.lock().await;
+        if !at.as_ref().is_some_and(is_recent) && self.request(sender).await {
+            *at = Some(now);
         }
     }
 
-    /// Whether the sender was not asked for lately; if so, it counts as asked for now.
-    fn is_due(&self, sender: &RumaUserId) -> bool {
-        let now = self.recorder.clock().now();
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        asked.retain(|_, at| now.duration_since(*at) < AGAIN_AFTER);
-        if asked.contains_key(sender) {
-            return false;
+    /// The result is whether the next message need not ask again.
+    async fn request(&self, sender: &RumaUserId) -> bool {
+        let encryption = self.client.encryption();
+        match tokio::time::timeout(PATIENCE, encryption.request_user_identity(sender)).await {
+            Ok(Ok(_)) => true,
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "cannot ask for a sender's devices");
+                false
+            }
+            Err(_) => {
+                tracing::warn!(%sender, "a sender's devices are not told in time");
+                true
+            }
         }
-        asked.insert(sender.to_owned(), now);
-        true
     }
 }

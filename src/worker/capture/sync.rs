@@ -19,11 +19,11 @@ use tracing::Instrument as _;
 use super::{
     Capture, Scope,
     absence::{self, Attendance, Step, Told},
+    backfill::{NoPage, Page},
     ciphertext,
     collector::{Arrival, Collector},
     filter::{LONG_POLL, filter},
     history::{Span, Spans},
-    pages::{HistoryPage, Reader},
     received::Received,
 };
 use crate::{
@@ -67,25 +67,33 @@ fn broken(error: &JoinError) -> Stop {
 impl Capture {
     /// Runs until cancelled, or until this process must end.
     pub(crate) async fn run(mut self, cancel: CancellationToken) -> Result<(), Stop> {
-        match Box::pin(self.follow(&cancel)).await {
+        let mut reading = JoinSet::new();
+        let ended = Box::pin(self.follow(&mut reading, &cancel)).await;
+        // Nothing is recorded after the end.
+        reading.shutdown().await;
+        match ended {
             Err(Stop::Cancelled) | Ok(()) => Ok(()),
             Err(stop) => Err(stop),
         }
     }
 
-    async fn follow(&mut self, cancel: &CancellationToken) -> Result<(), Stop> {
+    async fn follow(
+        &mut self,
+        reading: &mut JoinSet<(Span, Result<Page, NoPage>)>,
+        cancel: &CancellationToken,
+    ) -> Result<(), Stop> {
         let mut since = self.recorder.cursor(CURSOR, cancel).await?;
         self.spans = Spans::load(&self.recorder, cancel).await?;
         self.lookup.unread.begin(self.spans.conversations(), self.recorder.size());
         let mut backoff = Backoff::default();
         // News and history are asked for beside each other, and recorded one after the other.
-        let (mut syncing, mut reading) = (JoinSet::new(), JoinSet::new());
+        let mut syncing = JoinSet::new();
         syncing.spawn(self.ask(since.clone(), Duration::ZERO).in_current_span());
         loop {
             if reading.is_empty()
                 && let Some(span) = self.spans.next(Instant::now())
             {
-                reading.spawn(self.read(span).in_current_span());
+                reading.spawn(self.read(span, cancel).in_current_span());
             }
             let due = self.spans.due().filter(|_| reading.is_empty());
             tokio::select! {
@@ -144,20 +152,6 @@ impl Capture {
                 return Err(NoAnswer::LeftOut);
             }
             Ok(response)
-        }
-    }
-
-    /// Asks for a page of what sync left out.
-    fn read(&self, span: Span) -> impl Future<Output = (Span, Result<HistoryPage, SessionError>)> + use<> {
-        let reader = Reader {
-            client: self.session.client.clone(),
-            inspect: self.inspect.clone(),
-            is_offered: self.history_is_offered.clone(),
-        };
-        let failures = self.spans.failures(&span);
-        async move {
-            let page = reader.page(&span, failures).await;
-            (span, page)
         }
     }
 
@@ -281,11 +275,7 @@ impl Capture {
         Ok(Some((name, attendance.text())))
     }
 
-    pub(super) async fn judge(
-        &self,
-        received: Received,
-        cancel: &CancellationToken,
-    ) -> Result<Received, Stop> {
+    async fn judge(&self, received: Received, cancel: &CancellationToken) -> Result<Received, Stop> {
         cancel.run_until_cancelled(self.senders.judge(received)).await.ok_or(Stop::Cancelled)
     }
 
