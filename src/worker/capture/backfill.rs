@@ -4,7 +4,7 @@
 //! is recorded meanwhile. The records of a page are written between two answers of sync, with the cursor that moves over
 //! the page, and until then its room counts as one of which a part is to be read.
 
-use std::{future::Future, sync::Arc};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use matrix_sdk::{Client, ruma::RoomId as RumaRoomId};
@@ -32,8 +32,20 @@ use crate::{
     },
 };
 
+/// No rest after a page is longer.
+const LONGEST_REST: Duration = Duration::from_mins(1);
+
+/// What has come of asking for a page.
+pub(super) struct Answer {
+    span: Span,
+    page: Result<Page, NoPage>,
+    /// History takes half of the homeserver's time for one request at most: after an answer it rests for as long as that
+    /// took.
+    rest_until: Instant,
+}
+
 /// The records of a page that are to be written.
-pub(super) struct Page {
+struct Page {
     batch: Batch,
     /// Rooms and sessions of events that miss their key.
     incomplete: Vec<(RoomId, Option<String>)>,
@@ -46,7 +58,7 @@ pub(super) struct Page {
 }
 
 /// Why there is none.
-pub(super) enum NoPage {
+enum NoPage {
     Unreadable(SessionError),
     Stopped(Stop),
 }
@@ -81,8 +93,8 @@ struct Maker {
 }
 
 impl Maker {
-    async fn make(&self, span: &Span, cancel: &CancellationToken) -> Result<Page, NoPage> {
-        let HistoryPage { events, next } = self.reader.page(span, self.failures).await?;
+    async fn make(&self, span: &Span, page: HistoryPage, cancel: &CancellationToken) -> Result<Page, NoPage> {
+        let HistoryPage { events, next } = page;
         let received = self.open(span, &events, cancel).await?;
         let ends = |received: &Received| {
             (received.event_id.is_some() && received.event_id == span.until)
@@ -141,7 +153,7 @@ impl Capture {
         &self,
         span: Span,
         cancel: &CancellationToken,
-    ) -> impl Future<Output = (Span, Result<Page, NoPage>)> + use<> {
+    ) -> impl Future<Output = Answer> + use<> {
         let client = self.session.client.clone();
         let reader = Reader {
             client: client.clone(),
@@ -163,32 +175,35 @@ impl Capture {
         };
         let cancel = cancel.clone();
         async move {
-            let page = maker.make(&span, &cancel).await;
-            (span, page)
+            let asked = Instant::now();
+            let page = maker.reader.page(&span, maker.failures).await;
+            let rest_until = Instant::now() + asked.elapsed().min(LONGEST_REST);
+            let page = match page {
+                Ok(page) => maker.make(&span, page, &cancel).await,
+                Err(error) => Err(error.into()),
+            };
+            Answer { span, page, rest_until }
         }
     }
 
     /// Records a page; the cursor of its span moves with its last part.
-    pub(super) async fn take_page(
-        &mut self,
-        span: &Span,
-        page: Result<Page, NoPage>,
-        cancel: &CancellationToken,
-    ) -> Result<(), Stop> {
+    pub(super) async fn take_page(&mut self, answer: Answer, cancel: &CancellationToken) -> Result<(), Stop> {
+        let Answer { span, page, rest_until } = answer;
+        self.spans.rest(rest_until);
         let Page { mut batch, incomplete, events, oldest, next } = match page {
             Ok(page) => page,
             Err(NoPage::Stopped(stop)) => return Err(stop),
             Err(NoPage::Unreadable(SessionError::Refused { status, errcode })) => {
                 // The bot may not read it (any more): say so once and go on.
                 let why = format!("the homeserver refuses to show it: {errcode} ({status})");
-                return self.give_up(span, &why, cancel).await;
+                return self.give_up(&span, &why, cancel).await;
             }
             Err(NoPage::Unreadable(error)) => {
-                self.postpone(span, &error);
+                self.postpone(&span, &error);
                 return Ok(());
             }
         };
-        batch.cursors.push(self.spans.advance(span, next, oldest));
+        batch.cursors.push(self.spans.advance(&span, next, oldest));
         batch.cursors.push(self.spans.count(events));
         self.recorder.append(&batch, cancel).await?;
         self.metrics.backfilled(events);

@@ -1,7 +1,8 @@
 //! Spans of rooms that sync did not tell: before the bot joined, and the gaps of `limited`
 //! timelines. They are written down together with the cursor that jumps over them, and read page
 //! by page beside sync; a crash repeats a page at most. Spans take turns, and one that cannot be read
-//! waits, longer every time, while the others go on.
+//! waits, longer every time, while the others go on. All of them rest after a page, and while the homeserver
+//! limits the rate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     domain::{Failure, worker::HistoryProgress},
+    homeserver::HomeserverError,
     worker::{
         backoff::Backoff,
         recorder::{Recorder, Stop},
@@ -94,6 +96,8 @@ impl Waiting {
 pub(crate) struct Spans {
     buckets: BTreeMap<u8, Vec<Waiting>>,
     turns: u64,
+    /// Until when none is read.
+    rest: Option<Instant>,
     /// Events that were read since the trail began.
     events: u64,
 }
@@ -169,8 +173,16 @@ impl Spans {
         self.buckets.values().flatten()
     }
 
+    /// None is read before this time.
+    pub(crate) fn rest(&mut self, until: Instant) {
+        self.rest = self.rest.max(Some(until));
+    }
+
     /// The span to go on with, if there is one that need not wait.
     pub(crate) fn next(&self, now: Instant) -> Option<Span> {
+        if self.rest.is_some_and(|until| now < until) {
+            return None;
+        }
         let ready = self.all().filter(|known| known.failed.as_ref().is_none_or(|(until, _)| *until <= now));
         ready.min_by_key(|known| known.turn).map(|known| known.span.clone())
     }
@@ -180,9 +192,10 @@ impl Spans {
         self.all().find(|known| known.span == *span).map_or(0, |known| known.backoff.failures())
     }
 
-    /// When the first of those that wait is to be tried again.
+    /// When the next one is to be read, where that is not now.
     pub(crate) fn due(&self) -> Option<Instant> {
-        self.all().filter_map(|known| Some(known.failed.as_ref()?.0)).min()
+        let first = self.all().map(|known| known.failed.as_ref().map(|(until, _)| *until)).min()?;
+        first.max(self.rest)
     }
 
     /// Why one of them cannot be read, if that is so for longer than a moment.
@@ -197,7 +210,12 @@ impl Spans {
         let spans = self.buckets.get_mut(&bucket_of(&span.room));
         if let Some(known) = spans.and_then(|spans| spans.iter_mut().find(|known| known.span == *span)) {
             known.turn = turn;
-            known.failed = Some((now + known.backoff.next(error.retry()), error.to_string()));
+            let until = now + known.backoff.next(error.retry());
+            known.failed = Some((until, error.to_string()));
+            // It does not mean this room.
+            if is_limit(error) {
+                self.rest(until);
+            }
         }
     }
 
@@ -232,6 +250,13 @@ impl Spans {
     }
 }
 
+fn is_limit(error: &SessionError) -> bool {
+    matches!(
+        error,
+        SessionError::RateLimited { .. } | SessionError::Admin(HomeserverError::RateLimited { .. })
+    )
+}
+
 fn cursor_name(bucket: u8) -> String {
     format!("matrix:history:{bucket}")
 }
@@ -242,6 +267,8 @@ fn bucket_of(room: &str) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn span(room: &str, from: &str) -> Span {
@@ -288,33 +315,51 @@ mod tests {
     #[test]
     fn what_cannot_be_read_waits_and_holds_up_nobody() {
         let (mut spans, start) = (Spans::default(), Instant::now());
-        let at = |seconds: u64| start + std::time::Duration::from_secs(seconds);
+        let at = |ms: u64| start + Duration::from_millis(ms);
+        let failing = SessionError::Server { status: 502 };
         spans.add(span("!bad", "1"));
         spans.add(span("!good", "1"));
-        let limited = SessionError::RateLimited { retry_after: Some(std::time::Duration::from_secs(30)) };
-        spans.postpone(&span("!bad", "1"), &limited, start);
+        spans.postpone(&span("!bad", "1"), &failing, start);
         for page in ["2", "3"] {
-            let next = spans.next(at(29)).unwrap();
+            let next = spans.next(at(499)).unwrap();
             assert_eq!(next.room, "!good");
             spans.advance(&next, Some(page.to_owned()), None);
         }
-        assert_eq!(spans.due(), Some(at(30)));
         assert_eq!(spans.trouble(), None, "that happens");
         let bad = ["!bad", "!good"].map(|_| {
-            let next = spans.next(at(30)).unwrap();
+            let next = spans.next(at(500)).unwrap();
             spans.advance(&next, Some("4".to_owned()), None);
             next.room
         });
         assert_eq!(bad, ["!bad", "!good"], "it has its turn again");
         assert_eq!((spans.due(), spans.trouble()), (None, None));
+        spans.advance(&span("!good", "4"), None, None);
         // Every failure in a row makes it wait longer.
-        let failing = SessionError::Server { status: 502 };
         let waits = [(); 3].map(|()| {
             spans.postpone(&span("!bad", "4"), &failing, start);
             spans.due().unwrap() - start
         });
         assert!(waits.is_sorted_by(|a, b| a < b), "{waits:?}");
         assert_eq!(spans.trouble(), Some("homeserver answered 502"));
+    }
+
+    #[test]
+    fn all_rest_after_a_page_and_while_the_homeserver_limits_the_rate() {
+        let (mut spans, start) = (Spans::default(), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        spans.add(span("!a", "1"));
+        spans.add(span("!b", "1"));
+        spans.rest(at(9));
+        assert_eq!((spans.next(at(8)), spans.due()), (None, Some(at(9))));
+        assert_eq!(spans.next(at(9)).unwrap().room, "!a");
+        let limited = || SessionError::RateLimited { retry_after: Some(Duration::from_secs(30)) };
+        let shown = || HomeserverError::RateLimited { what: "x", retry_after: Some(Duration::from_secs(30)) };
+        for (room, error, now) in [("!a", limited(), 10), ("!b", SessionError::Admin(shown()), 40)] {
+            spans.postpone(&span(room, "1"), &error, at(now));
+            spans.rest(at(now + 1));
+            assert_eq!((spans.next(at(now + 29)), spans.due()), (None, Some(at(now + 30))), "{room}");
+        }
+        assert!(spans.next(at(70)).is_some());
     }
 
     #[test]

@@ -19,7 +19,7 @@ use tracing::Instrument as _;
 use super::{
     Capture, Scope,
     absence::{self, Attendance, Step, Told},
-    backfill::{NoPage, Page},
+    backfill::Answer,
     ciphertext,
     collector::{Arrival, Collector},
     filter::{LONG_POLL, filter},
@@ -79,7 +79,7 @@ impl Capture {
 
     async fn follow(
         &mut self,
-        reading: &mut JoinSet<(Span, Result<Page, NoPage>)>,
+        reading: &mut JoinSet<Answer>,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
         let mut since = self.recorder.cursor(CURSOR, cancel).await?;
@@ -119,8 +119,7 @@ impl Capture {
                     syncing.spawn(self.ask(since.clone(), wait).in_current_span());
                 }
                 Some(page) = reading.join_next() => {
-                    let (span, page) = page.map_err(|error| broken(&error))?;
-                    self.take_page(&span, page, cancel).await?;
+                    self.take_page(page.map_err(|error| broken(&error))?, cancel).await?;
                 }
                 () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => continue,
             }
