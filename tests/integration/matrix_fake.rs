@@ -71,6 +71,10 @@ pub(crate) struct World {
     pub(crate) joined: Vec<String>,
     /// What /sync answers, by its `since` (empty: none). Without an answer nothing has happened.
     pub(crate) syncs: BTreeMap<String, Value>,
+    /// An answer of /sync is given once, and whoever asks again is told that nothing has happened.
+    pub(crate) tells_once: bool,
+    /// Events that can be asked for one by one.
+    pub(crate) events: BTreeMap<String, Value>,
     /// Pages of the history of any room, by their `from`. Those that end at a token have ` since ` and that in
     /// their names; what is not there is empty.
     pub(crate) pages: BTreeMap<String, Value>,
@@ -239,7 +243,11 @@ impl World {
             ("GET", "sync") => {
                 self.asked.push(from.to_owned());
                 let nothing = json!({"next_batch": if from.is_empty() { "s1" } else { from }});
-                (200, self.syncs.get(from).cloned().unwrap_or(nothing))
+                let told = self.syncs.get(from).cloned();
+                if self.tells_once {
+                    self.syncs.remove(from);
+                }
+                (200, told.unwrap_or(nothing))
             }
             ("GET", _) if path.contains("media/download/") || path.contains("media/v3/download/") => {
                 let id = path.split("download/").nth(1).unwrap_or_default();
@@ -251,6 +259,12 @@ impl World {
                     Some(page) => (200, page.clone()),
                     None if from.contains(" since ") => (200, json!({"start": from, "chunk": []})),
                     None => refuse(403, "M_FORBIDDEN"),
+                }
+            }
+            ("GET", _) if path.starts_with("rooms/") && path.contains("/event/") => {
+                match self.events.get(path.rsplit('/').next().unwrap_or_default()) {
+                    Some(event) => (200, event.clone()),
+                    None => refuse(404, "M_NOT_FOUND"),
                 }
             }
             ("GET", _) if path.starts_with("v1/rooms/") && path.ends_with("/m.replace") => {

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::{
     alice::Alice,
+    matrix_fake::Fault,
     worker_stage::{Running, Stage, ciphertext, sync, until},
 };
 
@@ -64,4 +65,37 @@ async fn a_late_key_opens_its_event_behind_many_that_never_open() {
     assert_eq!(late.expect("its plaintext is a record").text.as_deref(), Some("text that comes late"));
     until("it goes on", || running.health.is_ready().then_some(()).ok_or(())).await;
     running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ciphertext_is_asked_for_again_and_the_record_says_where_there_is_none() {
+    let (stage, running, alice) = started().await;
+    let key = alice.key_for(&stage.scene.fake, "EMS-1").await;
+    let said = [alice.says("$had", "text had").await, alice.says("$gone", "text gone").await];
+    {
+        let mut world = stage.scene.fake.world();
+        // Asked a second time it does not tell them again, and one of them it has not any more.
+        world.tells_once = true;
+        world.events.insert("$had".into(), said[0].clone());
+        let broken = [(502, "<html>"), (200, "{}")];
+        world.faults.extend(broken.map(|(status, body)| Fault {
+            on: "/event/$had".to_owned(),
+            times: 1,
+            status,
+            body,
+            carried_out: false,
+        }));
+        world.syncs.insert("s1".into(), with_key(sync("s2", &said, None), &key));
+    }
+    stage.until_asked("s2", 1).await;
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    let record = |text: &str| trail.iter().find(|draft| draft.text.as_deref() == Some(text)).expect(text);
+    let (had, gone) = (record("text had"), record("text gone"));
+    let source: Value = serde_json::from_str(had.source_raw.as_deref().unwrap()).unwrap();
+    assert_eq!((&source["type"], &had.context.reason), (&json!("m.room.encrypted"), &None));
+    assert_eq!(source["content"], said[0]["content"]);
+    assert_eq!(gone.source_raw, gone.plaintext_raw);
+    let reason = gone.context.reason.as_deref().unwrap();
+    assert!(reason.contains("does not give the ciphertext"), "{reason}");
 }

@@ -1,7 +1,8 @@
 //! The ciphertext of events that the SDK hands over decrypted: it forgets it, the trail must not.
 //!
 //! The same sync is asked for once more without the SDK looking at it, which Synapse answers from
-//! its cache; an event that is not in the answer is fetched by itself.
+//! its cache; an event that is not in the answer is fetched by itself. Where the homeserver is away, it is asked again,
+//! and what it does not give in the end the record says.
 
 use std::collections::{HashMap, HashSet};
 
@@ -9,18 +10,23 @@ use matrix_sdk::{
     Client,
     config::RequestConfig,
     ruma::{
-        EventId, OwnedEventId, OwnedRoomId,
+        EventId, OwnedEventId, OwnedRoomId, RoomId,
         api::client::{room::get_room_event, sync::sync_events},
         presence::PresenceState,
     },
     sync::SyncResponse,
 };
 
-use super::filter::{LONG_POLL, filter};
+use super::{
+    filter::{LONG_POLL, filter},
+    lookup::Lookup,
+};
+use crate::worker::session::{SessionError, classify_http};
 
 /// The ciphertext events by their id; what cannot be had is missing.
 pub(super) async fn of(
     client: &Client,
+    lookup: &Lookup,
     response: &SyncResponse,
     since: Option<&str>,
 ) -> HashMap<OwnedEventId, String> {
@@ -31,15 +37,21 @@ pub(super) async fn of(
     }
     repeat_sync(client, since, &mut wanted, &mut found).await;
     for (event, room) in wanted {
-        match client.send(get_room_event::v3::Request::new(room, event.clone())).await {
-            Ok(response) if is_event(response.event.json().get(), &event) => {
-                found.insert(event, response.event.json().get().to_owned());
-            }
-            Ok(_) => tracing::warn!(%event, "the answer to who fetches a ciphertext is not that event"),
-            Err(error) => tracing::warn!(%error, "cannot fetch the ciphertext of an event"),
+        if let Some(raw) = lookup.ask_for_one(event.as_str(), || fetch(client, &room, &event)).await {
+            found.insert(event, raw);
+        } else {
+            tracing::warn!(%event, "cannot fetch the ciphertext of an event");
         }
     }
     found
+}
+
+async fn fetch(client: &Client, room: &RoomId, event: &EventId) -> Result<String, SessionError> {
+    let request = get_room_event::v3::Request::new(room.to_owned(), event.to_owned());
+    let response = client.send(request).await.map_err(|error| classify_http(&error))?;
+    let raw = response.event.json().get();
+    // An answer of something in front of the homeserver, as far as anybody knows: the next one may be the event.
+    if is_event(raw, event) { Ok(raw.to_owned()) } else { Err(SessionError::Server { status: 500 }) }
 }
 
 /// Whether this is the event that was asked for. An answer without a body reads as an event without any field, and in place

@@ -23,6 +23,9 @@ use crate::{
 const MAX_RECORDS: usize = 500;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
+/// What a record says whose source is not what was received.
+const NO_CIPHERTEXT: &str = "the homeserver does not give the ciphertext: the source is the plaintext";
+
 /// Why an event is told now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Arrival {
@@ -122,7 +125,12 @@ impl<'a> Collector<'a> {
             Some(need) => self.lookup.find(&need, &from, self.cancel).await?,
             None => None,
         };
-        Ok(convert(&input, earlier.as_ref()))
+        let mut draft = convert(&input, earlier.as_ref());
+        if received.lacks_ciphertext {
+            let said = draft.context.reason.take().map(|reason| format!("; {reason}"));
+            draft.context.reason = Some(format!("{NO_CIPHERTEXT}{}", said.unwrap_or_default()));
+        }
+        Ok(draft)
     }
 
     /// Adds a record that does not come from an event.

@@ -93,7 +93,7 @@ impl Homeserver {
     }
 
     /// What the homeserver answers about an event; one that does not answer now is asked again.
-    async fn patiently<T, F>(&self, target: &str, ask: impl Fn() -> F) -> Option<T>
+    pub(super) async fn patiently<T, F>(&self, target: &str, ask: impl Fn() -> F) -> Option<T>
     where
         F: Future<Output = Result<T, SessionError>>,
     {

@@ -1,7 +1,7 @@
 //! What an edit, a redaction or a state change refers to: in the batch that is being made, in the
 //! trail, or at the homeserver.
 
-use std::sync::Arc;
+use std::{future::Future, sync::Arc};
 
 use jiff::Timestamp;
 use matrix_sdk::Client;
@@ -19,6 +19,7 @@ use crate::{
     worker::{
         convert::{Earlier, Need, author, may_replace, occurred, read, sender},
         recorder::{Recorder, Stop},
+        session::SessionError,
     },
 };
 
@@ -63,6 +64,14 @@ impl Lookup {
     /// The homeserver has answered: when it is away again, it is waited for again.
     pub(crate) fn answered(&self) {
         self.homeserver.answered();
+    }
+
+    /// What the homeserver answers about an event; one that is away is asked again, as by [`Self::find`].
+    pub(super) async fn ask_for_one<T, F>(&self, event: &str, ask: impl Fn() -> F) -> Option<T>
+    where
+        F: Future<Output = Result<T, SessionError>>,
+    {
+        self.homeserver.patiently(event, ask).await
     }
 
     /// The answer, as far as there is one.

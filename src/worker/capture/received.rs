@@ -45,13 +45,21 @@ pub(crate) struct Received {
     /// As received: of an encrypted event the ciphertext event.
     pub(crate) raw: String,
     pub(crate) secrecy: Secrecy,
+    /// It was encrypted, and its ciphertext cannot be had: `raw` is the plaintext.
+    pub(crate) lacks_ciphertext: bool,
 }
 
 impl Received {
     /// An event that has no encryption, or none that anybody looked at.
     pub(crate) fn plain(room: &str, raw: &RawValue) -> Self {
         let raw = raw.get().to_owned();
-        Self { room: room.to_owned(), event_id: event_id(&raw), raw, secrecy: Secrecy::Plain }
+        Self {
+            room: room.to_owned(),
+            event_id: event_id(&raw),
+            raw,
+            secrecy: Secrecy::Plain,
+            lacks_ciphertext: false,
+        }
     }
 
     /// An event of a room that the SDK's store does not know (yet): if it is encrypted, it is tried
@@ -67,11 +75,13 @@ impl Received {
     /// An event of a timeline that the SDK has looked at already. `ciphertext` is the event as
     /// received, where the SDK decrypted it.
     pub(crate) fn from_timeline(room: &str, event: &TimelineEvent, ciphertext: Option<String>) -> Self {
+        let mut lacks_ciphertext = false;
         let (raw, secrecy) = match &event.kind {
             TimelineEventKind::Decrypted(decrypted) => {
                 let plain = decrypted.event.json().get().to_owned();
                 let opened = open(plain, &decrypted.encryption_info);
                 // Without the ciphertext the record still has the event's frame and the plaintext.
+                lacks_ciphertext = ciphertext.is_none();
                 (ciphertext.unwrap_or_else(|| opened.raw.clone()), Secrecy::Opened(opened))
             }
             TimelineEventKind::UnableToDecrypt { event, utd_info } => {
@@ -83,7 +93,7 @@ impl Received {
                 (raw, secrecy)
             }
         };
-        Self { room: room.to_owned(), event_id: event_id(&raw), raw, secrecy }
+        Self { room: room.to_owned(), event_id: event_id(&raw), raw, secrecy, lacks_ciphertext }
     }
 
     /// What the conversion takes.

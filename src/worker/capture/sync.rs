@@ -173,7 +173,7 @@ impl Capture {
         if since.is_some() && types.into_iter().any(|kind| concerns_identity(&kind)) {
             self.bell.notify_one();
         }
-        let ciphertexts = ciphertext::of(&self.session.client, &response, since);
+        let ciphertexts = ciphertext::of(&self.session.client, &self.lookup, &response, since);
         let mut ciphertexts = cancel.run_until_cancelled(ciphertexts).await.ok_or(Stop::Cancelled)?;
         let (recorder, lookup, presence) =
             (self.recorder.clone(), self.lookup.clone(), self.presence.clone());
