@@ -220,6 +220,13 @@ fn is_ciphertext(raw: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
+    use matrix_sdk::{
+        deserialized_responses::{AlgorithmInfo, ForwarderInfo, WithheldCode},
+        ruma::user_id,
+    };
+
     use super::*;
 
     #[test]
@@ -245,9 +252,64 @@ mod tests {
 
     #[test]
     fn reasons_are_of_the_closed_set() {
-        let missing = UnableToDecryptReason::MissingMegolmSession { withheld_code: None };
-        assert_eq!(reason(&missing), "missing_key");
-        assert_eq!(reason(&UnableToDecryptReason::UnknownMegolmMessageIndex), "before_join");
-        assert_eq!(reason(&UnableToDecryptReason::MegolmDecryptionFailure), "corrupt");
+        use UnableToDecryptReason as Why;
+        let table = [
+            (Why::MissingMegolmSession { withheld_code: None }, "missing_key"),
+            (Why::MissingMegolmSession { withheld_code: Some(WithheldCode::Unverified) }, "key_withheld"),
+            (Why::UnknownMegolmMessageIndex, "before_join"),
+            (Why::MalformedEncryptedEvent, "corrupt"),
+            (Why::MegolmDecryptionFailure, "corrupt"),
+            (Why::PayloadDeserializationFailure, "corrupt"),
+            (Why::MismatchedIdentityKeys, "corrupt"),
+            (Why::SenderIdentityNotTrusted(VerificationLevel::UnsignedDevice), "unknown"),
+            (Why::Unknown, "unknown"),
+        ];
+        for (why, expected) in table {
+            assert_eq!(reason(&why), expected, "{why:?}");
+        }
+    }
+
+    /// What a decryption tells of its sender.
+    fn info(state: VerificationState, forwarder: Option<ForwarderInfo>) -> EncryptionInfo {
+        EncryptionInfo {
+            sender: user_id!("@alice:example.org").to_owned(),
+            sender_device: Some("PHONE".into()),
+            forwarder,
+            algorithm_info: AlgorithmInfo::MegolmV1AesSha2 {
+                curve25519_key: "key".to_owned(),
+                sender_claimed_keys: BTreeMap::new(),
+                session_id: Some("session".to_owned()),
+            },
+            verification_state: state,
+        }
+    }
+
+    #[test]
+    fn every_state_of_a_sender_has_its_trust() {
+        use DeviceLinkProblem as Problem;
+        use VerificationLevel as Level;
+        let unverified = VerificationState::Unverified;
+        let table = [
+            (VerificationState::Verified, Trust::VerifiedDevice),
+            // The owner has signed the device, and the bot verifies no owner.
+            (unverified(Level::UnverifiedIdentity), Trust::VerifiedDevice),
+            (unverified(Level::VerificationViolation), Trust::UnverifiedDevice),
+            (unverified(Level::UnsignedDevice), Trust::UnverifiedDevice),
+            (unverified(Level::None(Problem::InsecureSource)), Trust::KeyFromBackup),
+            (unverified(Level::None(Problem::MissingDevice)), Trust::UnknownDevice),
+            (unverified(Level::MismatchedSender), Trust::UnknownDevice),
+        ];
+        for (state, expected) in table {
+            let opened = open("{}".to_owned(), &info(state.clone(), None));
+            assert_eq!(opened.trust, expected, "{state:?}");
+            let known = (opened.sender.as_str(), opened.device_id.as_deref(), opened.session_id.as_deref());
+            assert_eq!(known, ("@alice:example.org", Some("PHONE"), Some("session")));
+            // Whoever passed the key on may have made it up, whatever is said of the device.
+            let forwarder = ForwarderInfo {
+                user_id: user_id!("@bob:example.org").to_owned(),
+                device_id: "TABLET".into(),
+            };
+            assert_eq!(trust(&info(state.clone(), Some(forwarder))), Trust::Forwarded, "{state:?}");
+        }
     }
 }
