@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -78,6 +78,10 @@ pub(crate) struct World {
     /// Pages of the history of any room, by their `from`. Those that end at a token have ` since ` and that in
     /// their names; what is not there is empty.
     pub(crate) pages: BTreeMap<String, Value>,
+    /// How long the homeserver takes for a page.
+    pub(crate) page_takes: Duration,
+    /// When pages were asked for.
+    pub(crate) pages_asked: Vec<Instant>,
     /// What the media repository has, by `server/id`.
     pub(crate) media: BTreeMap<String, Media>,
     /// Every `since` of /sync and name of a page, in order.
@@ -141,6 +145,14 @@ async fn answer(
     let idle = path.ends_with("/sync") && !fake.world().syncs.contains_key(&from);
     if idle && query.get("timeout").is_some_and(|timeout| timeout != "0") {
         tokio::time::sleep(LONG_POLL).await;
+    }
+    if path.ends_with("/messages") {
+        let takes = {
+            let mut world = fake.world();
+            world.pages_asked.push(Instant::now());
+            world.page_takes
+        };
+        tokio::time::sleep(takes).await;
     }
     let (status, text) = {
         let mut world = fake.world();

@@ -33,16 +33,19 @@ async fn until_read(running: &Running, remaining: u64, events: u64, reached: Opt
     .await;
 }
 
+/// A room of which sync tells the last message, with a history of three pages.
+fn with_history(stage: &Stage) {
+    let mut world = stage.scene.fake.world();
+    world.syncs.insert(String::new(), sync("s1", &[said(9, "$9")], Some("p3")));
+    world.pages.insert("p3".into(), page(&[said(8, "$8"), said(7, "$7")], "p2"));
+    world.pages.insert("p2".into(), page(&[said(5, "$5")], "p1"));
+    world.pages.insert("p1".into(), json!({"start": "x", "chunk": [said(2, "$2"), said(1, "$1")]}));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_of_several_pages_shows_how_far_it_is_read_also_after_a_crash() {
     let stage = Stage::set().await;
-    {
-        let mut world = stage.scene.fake.world();
-        world.syncs.insert(String::new(), sync("s1", &[said(9, "$9")], Some("p3")));
-        world.pages.insert("p3".into(), page(&[said(8, "$8"), said(7, "$7")], "p2"));
-        world.pages.insert("p2".into(), page(&[said(5, "$5")], "p1"));
-        world.pages.insert("p1".into(), json!({"start": "x", "chunk": [said(2, "$2"), said(1, "$1")]}));
-    }
+    with_history(&stage);
     // One page is recorded, and with the next one the process dies.
     stage.start(Some(("p1", StoreFault::KilledBefore))).killed().await;
     let on = "/messages".to_owned();
@@ -122,4 +125,20 @@ async fn a_page_that_waits_for_the_homeserver_holds_up_no_news_and_stays_unread_
     again.stop().await.unwrap();
     let records = stage.room_records().await;
     assert_eq!(records.len(), 6, "each event once: {records:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_each_page_the_homeserver_rests_as_long_as_it_took() {
+    const TAKES: Duration = Duration::from_millis(200);
+    let stage = Stage::set().await;
+    with_history(&stage);
+    stage.scene.fake.world().page_takes = TAKES;
+    let running = stage.start(None);
+    until_read(&running, 0, 5, None).await;
+    running.stop().await.unwrap();
+    let asked = stage.scene.fake.world().pages_asked.clone();
+    assert_eq!(asked.len(), 3);
+    for pair in asked.windows(2) {
+        assert!(pair[1] - pair[0] >= TAKES * 2, "{asked:?}");
+    }
 }

@@ -59,7 +59,10 @@ struct Page {
 
 /// Why there is none.
 enum NoPage {
-    Unreadable(SessionError),
+    /// The bot may not read it (any more), for this reason.
+    Refused(String),
+    /// It cannot be read now.
+    Later(SessionError),
     Stopped(Stop),
 }
 
@@ -71,7 +74,7 @@ impl From<Stop> for NoPage {
 
 impl From<SessionError> for NoPage {
     fn from(error: SessionError) -> Self {
-        Self::Unreadable(error)
+        Self::Later(error)
     }
 }
 
@@ -180,6 +183,9 @@ impl Capture {
             let rest_until = Instant::now() + asked.elapsed().min(LONGEST_REST);
             let page = match page {
                 Ok(page) => maker.make(&span, page, &cancel).await,
+                Err(SessionError::Refused { status, errcode }) => {
+                    Err(NoPage::Refused(format!("the homeserver refuses to show it: {errcode} ({status})")))
+                }
                 Err(error) => Err(error.into()),
             };
             Answer { span, page, rest_until }
@@ -193,12 +199,9 @@ impl Capture {
         let Page { mut batch, incomplete, events, oldest, next } = match page {
             Ok(page) => page,
             Err(NoPage::Stopped(stop)) => return Err(stop),
-            Err(NoPage::Unreadable(SessionError::Refused { status, errcode })) => {
-                // The bot may not read it (any more): say so once and go on.
-                let why = format!("the homeserver refuses to show it: {errcode} ({status})");
-                return self.give_up(&span, &why, cancel).await;
-            }
-            Err(NoPage::Unreadable(error)) => {
+            // Say so once and go on.
+            Err(NoPage::Refused(why)) => return self.give_up(&span, &why, cancel).await,
+            Err(NoPage::Later(error)) => {
                 self.postpone(&span, &error);
                 return Ok(());
             }
