@@ -2,7 +2,8 @@
 //!
 //! A page is read and made into records in a task of its own, which may have to wait for the homeserver: what sync tells
 //! is recorded meanwhile. The records of a page are written between two answers of sync, with the cursor that moves over
-//! the page, and until then its room counts as one of which a part is to be read.
+//! the page, and until then its room counts as one of which a part is to be read. Of a page that is larger than a batch
+//! the first part is written by its task; a crash before the last one repeats it, and what is there already is skipped.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
