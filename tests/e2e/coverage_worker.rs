@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::support::{
     Database, LocalWorker, Synapse, eventually,
-    rooms::{act, create_room},
+    rooms::{act, create_room, in_place},
     services::{Person, urlencode},
     unique,
 };
@@ -29,14 +29,6 @@ async fn worker(synapse: &Synapse, name: &str) -> (LocalWorker, Database) {
     worker.start(synapse);
     worker.wait_ready().await;
     (worker, database)
-}
-
-async fn in_place(synapse: &Synapse, worker: &LocalWorker, room: &str) {
-    eventually("the bot's place", Duration::from_secs(60), || async {
-        let standing = synapse.standing(room, &worker.user_id).await;
-        if standing == ("join".to_owned(), 100) { Ok(()) } else { Err(format!("{standing:?}")) }
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

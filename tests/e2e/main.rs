@@ -16,6 +16,7 @@ mod support;
 
 mod api_server;
 mod capture;
+mod capture_kinds;
 mod conversation;
 mod coverage;
 mod coverage_recovery;
@@ -39,4 +40,5 @@ mod provisioning;
 mod recovery;
 mod security;
 mod survey;
+mod survey_accounts;
 mod tenants;

@@ -9,43 +9,52 @@ use crate::support::{
     unique,
 };
 
-struct Stage {
-    synapse: Synapse,
-    worker: LocalWorker,
+/// A homeserver and a worker that looks at it.
+pub(crate) struct Stage {
+    pub(crate) synapse: Synapse,
+    pub(crate) worker: LocalWorker,
     _database: Database,
 }
 
 impl Stage {
-    async fn ask(&self, method: &str, path: &str, token: &str, body: Value) -> Value {
+    /// With accounts that are there before recording begins.
+    pub(crate) async fn set<const N: usize>(name: &str, people: [&str; N]) -> (Self, [Person; N]) {
+        let synapse = Synapse::up(&unique(name));
+        let database = Database::tenant(&unique(name).replace('-', "_"));
+        let people = people.map(|person| synapse.register(person));
+        let mut worker = LocalWorker::prepare("auditbot", &synapse, &database).await;
+        worker.start(&synapse);
+        let stage = Self { synapse, worker, _database: database };
+        for person in &people {
+            stage.wait("account.found", person).await;
+        }
+        (stage, people)
+    }
+
+    pub(crate) async fn ask(&self, method: &str, path: &str, token: &str, body: Value) -> Value {
         let (status, answer) = self.synapse.request(method, path, token, Some(body)).await;
         assert_eq!(status, 200, "{method} {path}: {answer}");
         answer
     }
 
     /// As an administrator.
-    async fn order(&self, method: &str, path: &str, body: Value) -> Value {
+    pub(crate) async fn order(&self, method: &str, path: &str, body: Value) -> Value {
         self.ask(method, &format!("/_synapse/admin/{path}"), &self.synapse.admin_token(), body).await
     }
 
-    async fn wait(&self, action: &str, about: &Person) -> RecordDraft {
+    pub(crate) async fn wait(&self, action: &str, about: &Person) -> RecordDraft {
         let of = Relation::new("user", &about.user_id, "target");
         self.worker.wait_for(action, |record| record.relations.contains(&of)).await
     }
 }
 
-fn is_between_looks(record: &RecordDraft) -> bool {
+pub(crate) fn is_between_looks(record: &RecordDraft) -> bool {
     matches!(record.occurred, Occurred::Between(from, to) if from < to)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_synapse_tells_only_who_asks_is_recorded() {
-    let synapse = Synapse::up(&unique("survey"));
-    let database = Database::tenant(&unique("survey").replace('-', "_"));
-    let alice = synapse.register("alice");
-    let mut worker = LocalWorker::prepare("auditbot", &synapse, &database).await;
-    worker.start(&synapse);
-    let stage = Stage { synapse, worker, _database: database };
-    stage.wait("account.found", &alice).await;
+    let (stage, [alice]) = Stage::set("survey", ["alice"]).await;
     stage.worker.wait_for("homeserver.found", |_| true).await;
     let sources = ["rooms", "accounts", "media", "quarantine", "reports", "deleted rooms", "homeserver"];
     let on = sources.map(|source| format!("; {source}: on"));

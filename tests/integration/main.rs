@@ -61,6 +61,8 @@ mod store_cli;
 #[cfg(test)]
 mod store_endpoint;
 #[cfg(test)]
+mod store_events;
+#[cfg(test)]
 mod store_hostile;
 #[cfg(test)]
 mod store_media;

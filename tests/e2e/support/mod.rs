@@ -5,6 +5,7 @@ pub mod actions;
 pub mod client;
 pub mod console;
 pub mod coverage_bot;
+pub mod expected;
 pub mod gate;
 pub mod leaks;
 pub mod ledger;
@@ -29,6 +30,7 @@ use std::{
 };
 
 pub use client::Client;
+pub use expected::Expected;
 pub use gate::{Act, Gate, Rule};
 pub use link::Link;
 pub use local_worker::LocalWorker;
