@@ -21,7 +21,6 @@ use proptest::{
     sample::select,
     test_runner::{RngAlgorithm, TestCaseError, TestRng, TestRunner},
 };
-use rand::RngExt as _;
 use serde_json::{Value, value::RawValue};
 use sqlx::{Executor as _, PgConnection};
 use tokio::sync::Mutex;

@@ -48,6 +48,7 @@ fn message(body: &str) -> Value {
     json!({"msgtype": "m.text", "body": body})
 }
 
+/// The largest one is hidden in lists: where Synapse's push rules come across it, they refuse the event.
 fn numbers() -> Value {
-    json!({"large": u64::MAX, "low": i64::MIN, "huge": 1.5e300, "tiny": -1e-300, "none": -0.0})
+    json!({"large": [[u64::MAX]], "low": i64::MIN, "huge": 1.5e300, "tiny": -1e-300, "none": -0.0})
 }

@@ -10,12 +10,12 @@ use super::{LocalWorker, eventually};
 /// The category of which `docs/trail.md` says that records with this action have it.
 pub fn promised_category(action: &str) -> Category {
     let cell = format!("`{action}`");
-    let cells = include_str!("../../../docs/trail.md").lines().filter_map(|line| {
+    let found = include_str!("../../../docs/trail.md").lines().find_map(|line| {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let at = cells.iter().position(|known| *known == cell)?;
         Category::parse(cells[at.checked_sub(1)?].trim_matches('`'))
     });
-    cells.last().unwrap_or_else(|| panic!("docs/trail.md does not have {action}"))
+    found.unwrap_or_else(|| panic!("docs/trail.md does not have {action}"))
 }
 
 /// Whether a record says this of a value before and after. Null stands for none.
