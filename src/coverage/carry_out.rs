@@ -6,7 +6,8 @@ use tokio::time::{Duration, Instant};
 
 use super::{
     acts::ActLog,
-    facts::{self, Marks, Surroundings},
+    facts::{self, Surroundings},
+    marks::Marks,
     memory::{JustNow, Memory},
     planner::{
         Exclusion, Identity, Invitation, MOST_REPEATS, Membership, Obstacle, Plan, Recalled, RoomFacts, Step,

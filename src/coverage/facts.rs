@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::{
     direct::{LARGEST_DIRECT_CHAT, direct_chat},
+    marks::Marks,
     past,
     planner::{
         self, Candidate, FULL_POWER, Identity, Membership, Power, Recalled, RoomFacts, Succession, content,
@@ -33,17 +34,6 @@ const LOOKS_FOR_INVITATIONS: u32 = 3;
 /// So many spaces are asked whether a room is in them that says so.
 const MOST_CLAIMS: usize = 20;
 
-/// Identifiers of the events that `make_room_admin` replaces; another one means that it was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Marks {
-    /// Current `m.room.power_levels`, with its sender.
-    pub power_levels: Option<(String, String)>,
-    /// Current membership event of the bot, with its sender.
-    pub membership: Option<(String, String)>,
-    /// Current membership event of whoever is brought back, with its sender.
-    pub recalled: Option<(String, String)>,
-}
-
 /// What the runner knows besides the room's own state.
 #[derive(Debug, Clone, Default)]
 pub struct Surroundings {
@@ -66,7 +56,7 @@ pub struct Surroundings {
 pub struct Seen {
     /// The facts, without the memory of the caller, and without who is an admin after the bot.
     pub facts: RoomFacts,
-    /// Identifiers of the events that were seen.
+    /// The events that acts replace.
     pub marks: Marks,
     /// The state, as far as it was read.
     state: Vec<StateEvent>,
@@ -117,7 +107,7 @@ pub async fn gather(
     } else if stays && facts.power == Power::NotShown && around.new_for.is_none() {
         look_back(admin, &mut facts, identity, around).await?;
     }
-    let marks = marks(&state, identity, around);
+    let marks = Marks::of(&state, identity, around.recalled.as_deref());
     Ok(Seen { facts, marks, state, is_whole: true })
 }
 
@@ -145,7 +135,7 @@ async fn glance(
         ..base(listing, &state, identity, around)
     };
     facts.in_excluded_space = in_excluded_space(&facts, around);
-    let marks = marks(&state, identity, around);
+    let marks = Marks::of(&state, identity, around.recalled.as_deref());
     let stays = !planner::leaves(&facts, selection, identity);
     Ok(stays.then_some(Seen { facts, marks, state, is_whole: false }))
 }
@@ -324,18 +314,6 @@ fn membership(state: &[StateEvent], user: &str) -> Membership {
         Some("invite") => Membership::Invited,
         Some("ban") => Membership::Banned,
         _ => Membership::Outside,
-    }
-}
-
-fn marks(state: &[StateEvent], identity: &Identity, around: &Surroundings) -> Marks {
-    let mark = |event_type: &str, key: &str| {
-        let event = state.iter().find(|event| event.event_type == event_type && event.state_key == key)?;
-        Some((event.event_id.clone(), event.sender.clone()))
-    };
-    Marks {
-        power_levels: mark("m.room.power_levels", ""),
-        membership: mark("m.room.member", identity.bot.as_str()),
-        recalled: around.recalled.as_ref().and_then(|user| mark("m.room.member", user)),
     }
 }
 

@@ -12,6 +12,7 @@ mod direct;
 mod entries;
 pub mod facts;
 mod interface;
+mod marks;
 mod memory;
 mod pace;
 mod past;

@@ -50,7 +50,8 @@ pub(super) async fn newest(
     }
 }
 
-fn state_event(event: &Value) -> Option<StateEvent> {
+/// A state event as the client API tells it; none if it is none.
+pub(super) fn state_event(event: &Value) -> Option<StateEvent> {
     let text = |name: &str| event.get(name).and_then(Value::as_str).map(ToOwned::to_owned);
     Some(StateEvent {
         event_id: text("event_id")?,

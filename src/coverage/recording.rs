@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{
     acts::{Act, ActOutcome, SentEvent},
     carry_out::{Context, VisitError},
-    facts::Marks,
+    marks::Marks,
     planner::Step,
 };
 use crate::{
@@ -41,7 +41,7 @@ impl Context {
         after: std::result::Result<&Marks, &HomeserverError>,
     ) {
         let sent = match after {
-            Ok(after) if act.on_behalf_of.is_some() => self.sent(before, after),
+            Ok(after) if act.on_behalf_of.is_some() => self.sent(act, before, after).await,
             _ => Vec::new(),
         };
         let outcome = match (result, after) {
@@ -56,21 +56,11 @@ impl Context {
         }
     }
 
-    fn sent(&self, before: &Marks, after: &Marks) -> Vec<SentEvent> {
-        let pairs = [
-            ("m.room.power_levels", &before.power_levels, &after.power_levels),
-            ("m.room.member", &before.membership, &after.membership),
-            ("m.room.member", &before.recalled, &after.recalled),
-        ];
-        let new = pairs.into_iter().filter(|(_, before, after)| before != after);
-        let event = |event_type: &str, mark: &Option<(String, String)>| {
-            let (event_id, sender) = mark.clone()?;
-            (sender != self.identity.bot.as_str()).then(|| SentEvent {
-                event_id,
-                event_type: event_type.to_owned(),
-                sender,
-            })
-        };
-        new.filter_map(|(event_type, _, after)| event(event_type, after)).collect()
+    async fn sent(&self, act: &Act, before: &Marks, after: &Marks) -> Vec<SentEvent> {
+        before.sent(after, act, &*self.admin, &self.identity).await.unwrap_or_else(|error| {
+            // The intention explains the events to whoever reads them.
+            tracing::warn!(room = %act.room_id, act = act.id, error = %error, "what an act sent is not told");
+            Vec::new()
+        })
     }
 }

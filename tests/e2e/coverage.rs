@@ -1,7 +1,10 @@
 //! Coverage against a real Synapse with its default limits: every kind of room, both bots at once,
 //! rooms that are just being created. No cluster is needed.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use ems_bots::{
     coverage::{
@@ -19,7 +22,7 @@ use serde_json::{Value, json};
 
 use super::support::{
     Synapse,
-    coverage_bot::{connection, register_admin, secret, start},
+    coverage_bot::{Bot, connection, register_admin, secret, start},
     eventually,
     rooms::{act, create_room, key},
     services::{Person, urlencode},
@@ -56,6 +59,14 @@ async fn rooms_of(synapse: &Synapse, alice: &Person, bob: &Person, version: &str
     rooms
 }
 
+/// The events that a bot's acts are said to have made the homeserver send.
+fn sent_by(bot: &Bot) -> BTreeSet<String> {
+    let acts = bot.log.acts.lock().unwrap();
+    let outcomes = acts.iter().filter_map(|(_, outcome)| outcome.as_ref());
+    let sent = outcomes.flat_map(|(ActOutcome::Done { sent } | ActOutcome::Failed { sent, .. })| sent);
+    sent.map(|event| event.event_id.clone()).collect()
+}
+
 #[tokio::test]
 async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
     let synapse = Synapse::up(&unique("covkinds"));
@@ -80,6 +91,7 @@ async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
         match outcome {
             Some(ActOutcome::Done { sent }) => {
                 assert!(sent.iter().all(|event| event.sender == whose), "{sent:?}");
+                assert!(sent.iter().any(|event| event.event_type == "m.room.power_levels"), "{sent:?}");
             }
             // Both asked at the same moment: what this one would have written takes the other's power away.
             Some(ActOutcome::Failed { category: "refused", .. }) => {}
@@ -128,6 +140,9 @@ async fn both_bots_cover_rooms_of_every_kind_at_once_under_default_limits() {
     for room in rooms.iter().filter(|room| !chats.contains(room)) {
         assert!(!audit.room(room).await.contains_key(&key(FUNCTIONAL_MEMBERS, "")), "{room}");
     }
+    // What they wrote into the same room in the same moment is not taken for each other's.
+    let (of_audit, of_admin) = (sent_by(&audit), sent_by(&admin));
+    assert!(of_audit.is_disjoint(&of_admin), "{:?}", of_audit.intersection(&of_admin));
     // What one of them does is no occasion for the other, once each has looked at what it did.
     let done = || [&audit, &admin].map(|bot| bot.log.acts.lock().unwrap().len());
     let before = done();

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 pub use self::{
     exclusion::{Invitation, excluded, excluded_unlisted},
     helpers::{Absent, Helpers, Raise},
-    power::{Grant, Power, PowerFacts, content, membership, read_power},
+    power::{Grant, Power, PowerFacts, content, membership, read_power, user_level},
     reasons::{Exclusion, Obstacle, explanation, reason_code},
     step::{Step, StepKind},
     succession::{Candidate, Heir, Succession, candidate},

@@ -63,7 +63,7 @@ pub fn read_power(state: &[StateEvent], identity: &Identity, unhelpful: &[String
     let bot = if creators(state).any(|creator| creator == identity.bot.as_str()) {
         i64::MAX
     } else {
-        named(levels, identity.bot.as_str()).unwrap_or(default)
+        user_level(levels, identity.bot.as_str())
     };
     Power::Known(Box::new(PowerFacts {
         bot,
@@ -96,6 +96,11 @@ fn grant(state: &[StateEvent], levels: &Value, identity: &Identity, unhelpful: &
         Some((user, _)) if is_unhelpful(user) => Grant::NotEnoughPower,
         Some((user, level)) => Grant::By { user: user.clone(), level },
     }
+}
+
+/// A user's level as the power levels have it: the one that they name, or everybody's.
+pub fn user_level(levels: &Value, user: &str) -> i64 {
+    named(levels, user).or_else(|| level(levels, "users_default")).unwrap_or(0)
 }
 
 /// The level that the power levels name for a user.
