@@ -74,7 +74,7 @@ async fn recorded(stage: &Stage, events: &[&str]) -> Vec<Value> {
             if let Some(found) = events.iter().map(of).collect() {
                 return found;
             }
-            tokio::task::yield_now().await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await
@@ -106,11 +106,7 @@ async fn a_page_that_waits_for_the_homeserver_holds_up_no_news_and_stays_unread_
         world.pages.insert("p1".into(), page(&gap, "p0"));
         world.syncs.insert("s1".into(), sync("s2", &[said(9, "$9")], Some("p1")));
     }
-    until("the page waits", || {
-        let asked = running.homeserver.count("fetch_event");
-        (asked > 0).then_some(()).ok_or(asked)
-    })
-    .await;
+    waits_for_an_event(&running).await;
     let news = sync("s3", &[edited(10, "$10", "$1"), said(11, "$11")], None);
     stage.scene.fake.world().syncs.insert("s2".into(), news);
     let news = recorded(&stage, &["$10", "$11"]).await;
@@ -125,6 +121,75 @@ async fn a_page_that_waits_for_the_homeserver_holds_up_no_news_and_stays_unread_
     again.stop().await.unwrap();
     let records = stage.room_records().await;
     assert_eq!(records.len(), 6, "each event once: {records:?}");
+}
+
+/// More than a batch takes, newest first.
+fn many(second: i64) -> Vec<Value> {
+    let large = |number: u32| {
+        let mut event = said(second, &format!("$large{number}"));
+        event["content"] = text(&"x".repeat(60_000));
+        event
+    };
+    (0..80).map(large).collect()
+}
+
+async fn waits_for_an_event(running: &Running) {
+    until("the page waits", || {
+        let asked = running.homeserver.count("fetch_event");
+        (asked > 0).then_some(()).ok_or(asked)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_older_half_of_a_large_page_never_passes_for_the_newest_of_it() {
+    let stage = Stage::set().await;
+    stage.scene.fake.world().syncs.insert(String::new(), sync("s1", &[said(1, "$1")], None));
+    let running = stage.start(None);
+    stage.until_asked("s1", 1).await;
+    running.homeserver.delay_answers("fetch_event", Duration::from_hours(1));
+    {
+        let mut world = stage.scene.fake.world();
+        let mut gap = vec![edited(5, "$5", "$unknown"), edited(4, "$4", "$1")];
+        gap.extend(many(3));
+        gap.extend([edited(2, "$2", "$1"), said(1, "$1")]);
+        world.pages.insert("p1".into(), page(&gap, "p0"));
+        world.syncs.insert("s1".into(), sync("s2", &[said(9, "$9")], Some("p1")));
+    }
+    waits_for_an_event(&running).await;
+    let news = sync("s3", &[edited(10, "$10", "$1")], None);
+    stage.scene.fake.world().syncs.insert("s2".into(), news);
+    let news = recorded(&stage, &["$10"]).await;
+    assert_eq!(before(&news[0]), "text $4");
+    assert_eq!(stage.room_records().await.len(), 3, "nothing of the page is recorded");
+    running.stop().await.unwrap();
+    let again = stage.start(None);
+    until_read(&again, 0, 84, None).await;
+    again.stop().await.unwrap();
+    let history = recorded(&stage, &["$2", "$4"]).await;
+    assert_eq!([before(&history[0]), before(&history[1])], ["text $1", "text $2"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_page_is_recorded_once_when_the_worker_dies_before_its_last_part() {
+    let stage = Stage::set().await;
+    {
+        let mut world = stage.scene.fake.world();
+        let mut newest = vec![said(4, "$4")];
+        newest.extend(many(3));
+        newest.push(said(2, "$2"));
+        world.syncs.insert(String::new(), sync("s1", &[said(9, "$9")], Some("p2")));
+        world.pages.insert("p2".into(), page(&newest, "p1"));
+        world.pages.insert("p1".into(), json!({"start": "x", "chunk": [said(1, "$1")]}));
+    }
+    stage.start(Some(("p1", StoreFault::KilledBefore))).killed().await;
+    let records = Value::from(stage.room_records().await).to_string();
+    assert!(records.contains("matrix:event:$2\""), "the first part is there");
+    assert!(!records.contains("matrix:event:$4\""), "and not the one with the cursor");
+    let running = stage.start(None);
+    until_read(&running, 0, 83, None).await;
+    running.stop().await.unwrap();
+    assert_eq!(stage.room_records().await.len(), 84, "each event once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,8 +2,9 @@
 //!
 //! A page is read and made into records in a task of its own, which may have to wait for the homeserver: what sync tells
 //! is recorded meanwhile. The records of a page are written between two answers of sync, with the cursor that moves over
-//! the page, and until then its room counts as one of which a part is to be read. Of a page that is larger than a batch
-//! the first part is written by its task; a crash before the last one repeats it, and what is there already is skipped.
+//! the page, and until then its room counts as one of which a part is to be read. A page that is larger than a batch is
+//! written in parts, oldest first, with no news between them: of these the first would pass for the newest of the page. The
+//! cursor comes with the last; a crash before that repeats the page, and what is there already is skipped.
 
 use std::{future::Future, sync::Arc, time::Duration};
 
@@ -47,7 +48,7 @@ pub(super) struct Answer {
 
 /// The records of a page that are to be written.
 struct Page {
-    batch: Batch,
+    batches: Vec<Batch>,
     /// Rooms and sessions of events that miss their key.
     incomplete: Vec<(RoomId, Option<String>)>,
     /// So many events the homeserver has shown.
@@ -113,7 +114,8 @@ impl Maker {
             self.scope,
             &self.media,
             cancel,
-        );
+        )
+        .keeping();
         collector.is_end = self.is_only && span.since.is_none() && next.is_none();
         // What happened in a gap may not be told anywhere else.
         let arrival = if span.is_whole() { Arrival::Before } else { Arrival::Missed };
@@ -123,8 +125,8 @@ impl Maker {
         }
         let now = self.recorder.clock().now();
         let oldest = events.last().map(|event| occurred(&read(event.get())).clamped(now));
-        let (batch, incomplete) = collector.finish();
-        Ok(Page { batch, incomplete, events: events.len(), oldest, next })
+        let (batches, incomplete) = collector.finish();
+        Ok(Page { batches, incomplete, events: events.len(), oldest, next })
     }
 
     async fn open(
@@ -197,7 +199,7 @@ impl Capture {
     pub(super) async fn take_page(&mut self, answer: Answer, cancel: &CancellationToken) -> Result<(), Stop> {
         let Answer { span, page, rest_until } = answer;
         self.spans.rest(rest_until);
-        let Page { mut batch, incomplete, events, oldest, next } = match page {
+        let Page { mut batches, incomplete, events, oldest, next } = match page {
             Ok(page) => page,
             Err(NoPage::Stopped(stop)) => return Err(stop),
             // Say so once and go on.
@@ -207,9 +209,17 @@ impl Capture {
                 return Ok(());
             }
         };
-        batch.cursors.push(self.spans.advance(&span, next, oldest));
-        batch.cursors.push(self.spans.count(events));
-        self.recorder.append(&batch, cancel).await?;
+        let mut last = batches.pop().unwrap_or_default();
+        if !batches.is_empty() {
+            // Late keys are looked at meanwhile, too.
+            self.lookup.unread.found(&span.room, None);
+        }
+        for part in batches {
+            self.recorder.append(&part, cancel).await?;
+        }
+        last.cursors.push(self.spans.advance(&span, next, oldest));
+        last.cursors.push(self.spans.count(events));
+        self.recorder.append(&last, cancel).await?;
         self.metrics.backfilled(events);
         self.note_read(&span.room);
         self.late_keys.retry(incomplete);

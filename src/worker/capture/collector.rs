@@ -18,8 +18,8 @@ use crate::{
     },
 };
 
-/// Records in one transaction, and bytes of their sources: memory is bounded by such batches, one of news, one of history
-/// and one of late keys.
+/// Records in one transaction, and bytes of their sources: memory is bounded by such batches, one of news and one of late
+/// keys, and by one page of history.
 const MAX_RECORDS: usize = 500;
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
@@ -39,6 +39,43 @@ pub(crate) enum Arrival {
     Late,
 }
 
+/// Where a part of a batch ends.
+#[derive(Debug, Clone, Copy)]
+struct End {
+    drafts: usize,
+    pending: usize,
+    resolved: usize,
+    attachments: usize,
+}
+
+impl End {
+    fn of(batch: &Batch) -> Self {
+        Self {
+            drafts: batch.drafts.len(),
+            pending: batch.pending.len(),
+            resolved: batch.resolved.len(),
+            attachments: batch.attachments.len(),
+        }
+    }
+}
+
+/// The parts of a batch, of which the last one has what follows the last end.
+fn split(mut batch: Batch, ends: Vec<End>) -> Vec<Batch> {
+    let mut parts = Vec::with_capacity(ends.len() + 1);
+    for End { drafts, pending, resolved, attachments } in ends.into_iter().rev() {
+        parts.push(Batch {
+            drafts: batch.drafts.split_off(drafts),
+            pending: batch.pending.split_off(pending),
+            resolved: batch.resolved.split_off(resolved),
+            attachments: batch.attachments.split_off(attachments),
+            ..Batch::default()
+        });
+    }
+    parts.push(batch);
+    parts.reverse();
+    parts
+}
+
 /// Gathers the records of one response.
 pub(crate) struct Collector<'a> {
     recorder: &'a Recorder,
@@ -50,6 +87,8 @@ pub(crate) struct Collector<'a> {
     cancel: &'a CancellationToken,
     batch: Batch,
     bytes: usize,
+    /// Somebody else writes what is gathered, all of it: where its parts end.
+    parts: Option<Vec<End>>,
     /// With what is taken in, all of its room's conversation is read.
     pub(crate) is_end: bool,
     /// Rooms and sessions of events that miss their key: it may have come while the batch was written.
@@ -76,9 +115,15 @@ impl<'a> Collector<'a> {
             cancel,
             batch: Batch::default(),
             bytes: 0,
+            parts: None,
             is_end: false,
             incomplete: Vec::new(),
         }
+    }
+
+    /// Writes nothing before [`Self::finish`]: for a page of history, which is never much larger than a batch.
+    pub(crate) fn keeping(self) -> Self {
+        Self { parts: Some(Vec::new()), ..self }
     }
 
     /// Takes one event in.
@@ -138,8 +183,15 @@ impl<'a> Collector<'a> {
         self.bytes += draft.source_raw.as_ref().map_or(0, String::len)
             + draft.plaintext_raw.as_ref().map_or(0, String::len);
         self.batch.drafts.push(draft);
-        if self.batch.drafts.len() >= MAX_RECORDS || self.bytes >= MAX_BYTES {
-            self.flush().await?;
+        let before = self.parts.iter().flatten().next_back().map_or(0, |end| end.drafts);
+        if self.batch.drafts.len() - before >= MAX_RECORDS || self.bytes >= MAX_BYTES {
+            match &mut self.parts {
+                Some(parts) => {
+                    parts.push(End::of(&self.batch));
+                    self.bytes = 0;
+                }
+                None => self.flush().await?,
+            }
         }
         Ok(())
     }
@@ -159,9 +211,10 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
-    /// The last part of the batch, to be written by somebody else, with [`Self::incomplete`].
-    pub(crate) fn finish(self) -> (Batch, Vec<(RoomId, Option<String>)>) {
-        (self.batch, self.incomplete)
+    /// What is gathered, in batches that are to be written one after the other, with [`Self::incomplete`]. The last one
+    /// may be empty.
+    pub(crate) fn finish(self) -> (Vec<Batch>, Vec<(RoomId, Option<String>)>) {
+        (split(self.batch, self.parts.unwrap_or_default()), self.incomplete)
     }
 
     fn note_missing_key(&mut self, received: &Received, room: Option<RoomId>) {
@@ -183,5 +236,23 @@ impl<'a> Collector<'a> {
         let bot = self.bot.as_str();
         let field = |name| event.get(name).and_then(serde_json::Value::as_str);
         field("sender") == Some(bot) || field("state_key") == Some(bot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_split_where_its_parts_end() {
+        let id = |number: usize| EventId::parse(&format!("${number}")).unwrap();
+        let whole = Batch { resolved: (0..5).map(id).collect(), ..Batch::default() };
+        let end = |resolved| End { drafts: 0, pending: 0, resolved, attachments: 0 };
+        let parts = |ends: Vec<End>| -> Vec<Vec<EventId>> {
+            split(whole.clone(), ends).into_iter().map(|part| part.resolved).collect()
+        };
+        assert_eq!(parts(Vec::new()), [(0..5).map(id).collect::<Vec<_>>()]);
+        assert_eq!(parts(vec![end(2), end(3)]), [vec![id(0), id(1)], vec![id(2)], vec![id(3), id(4)]]);
+        assert_eq!(parts(vec![end(5)]), [(0..5).map(id).collect(), vec![]], "the cursor needs a last one");
     }
 }

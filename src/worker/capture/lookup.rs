@@ -132,9 +132,9 @@ impl Lookup {
         let here = original(from.fresh, wanted.of).map(|draft| Earlier::Record(Box::new(draft.clone())));
         let (known, is_last) = match here {
             Some(here) if in_a_row => (here, true),
-            here => match (self.in_trail(wanted, cancel).await?, here) {
-                (Some(found), here) => {
-                    let is_last = self.is_last(&found, wanted, from);
+            here => match (self.in_trail(wanted, from, cancel).await?, here) {
+                (Some((found, since)), here) => {
+                    let is_last = is_last(&found, since, wanted, from);
                     let known = Earlier::Record(Box::new(found.1));
                     // Of the event itself the plaintext is here.
                     let here = here.filter(|_| edit_place(&known, wanted).is_none());
@@ -156,27 +156,23 @@ impl Lookup {
         }))
     }
 
+    /// With the number of [`Unread::since`].
     async fn in_trail(
         &self,
         wanted: &Wanted<'_>,
+        from: &Standpoint<'_>,
         cancel: &CancellationToken,
-    ) -> Result<Option<(i64, RecordDraft)>, Stop> {
+    ) -> Result<Option<((i64, RecordDraft), i64)>, Stop> {
         let Ok(id) = EventId::parse(wanted.of) else { return Ok(None) };
+        let before = self.unread.since(from.room);
         let found = self.recorder.latest_version(&id, wanted.edit.as_ref(), cancel).await?;
-        Ok(found.and_then(|StoredRecord { seq, content, .. }| Some((seq, content?))))
-    }
-
-    /// Whether there cannot be a newer version than this one, of the trail, that the trail does not have yet.
-    fn is_last(&self, found: &(i64, RecordDraft), wanted: &Wanted<'_>, from: &Standpoint<'_>) -> bool {
-        let (seq, draft) = found;
-        let in_history = matches!(from.arrival, Arrival::Missed | Arrival::Before);
-        let since = if from.is_end { 0 } else { self.unread.since(from.room) };
-        // Of a later edit, or of one of a server whose clock is wrong: nobody knows.
-        let is_doubtful =
-            in_history && wanted.edit.is_none() && draft.occurred.clamped(wanted.now) > wanted.at;
-        // A plaintext may be recorded long after its event was told.
-        let was_told_since = *seq > since && !draft.source_id.starts_with(&plaintext_source_id(""));
-        !is_doubtful && (since == 0 || (!in_history && was_told_since))
+        let since = match self.unread.since(from.room) {
+            _ if from.is_end => 0,
+            since if since == before => since,
+            // A page was written meanwhile, or a part was found: what the answer does not have nobody knows.
+            _ => i64::MAX,
+        };
+        Ok(found.and_then(|StoredRecord { seq, content, .. }| Some(((seq, content?), since))))
     }
 
     /// What an event said before an edit, if the homeserver tells its edits: the edit before that one, or else what
@@ -206,6 +202,17 @@ impl Lookup {
         }
         Some(known.clone())
     }
+}
+
+/// Whether there cannot be a newer version than this one, of the trail, that the trail does not have yet.
+fn is_last(found: &(i64, RecordDraft), since: i64, wanted: &Wanted<'_>, from: &Standpoint<'_>) -> bool {
+    let (seq, draft) = found;
+    let in_history = matches!(from.arrival, Arrival::Missed | Arrival::Before);
+    // Of a later edit, or of one of a server whose clock is wrong: nobody knows.
+    let is_doubtful = in_history && wanted.edit.is_none() && draft.occurred.clamped(wanted.now) > wanted.at;
+    // A plaintext may be recorded long after its event was told.
+    let was_told_since = *seq > since && !draft.source_id.starts_with(&plaintext_source_id(""));
+    !is_doubtful && (since == 0 || (!in_history && was_told_since))
 }
 
 fn came_redacted(draft: &RecordDraft) -> bool {

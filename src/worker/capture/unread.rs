@@ -27,7 +27,8 @@ impl Unread {
         }
     }
 
-    /// Sync has left out a part of a room; the trail has this size.
+    /// Sync has left out a part of a room; the trail has this size. Without one nothing that is recorded counts as newer
+    /// than what is left until all is read.
     pub(crate) fn found(&self, room: &str, size: Option<i64>) {
         if let Some(rooms) = self.rooms().as_mut() {
             // What is read of the older one of two parts is recorded after the newer one was found.
