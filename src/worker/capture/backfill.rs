@@ -41,8 +41,8 @@ const LONGEST_REST: Duration = Duration::from_mins(1);
 pub(super) struct Answer {
     span: Span,
     page: Result<Page, NoPage>,
-    /// History takes half of the homeserver's time for one request at most: after an answer it rests for as long as that
-    /// took.
+    /// History takes half of the homeserver's time for one request at most: after a page it rests for as long as that
+    /// took, with all that was asked about its events.
     rest_until: Instant,
 }
 
@@ -183,7 +183,6 @@ impl Capture {
         async move {
             let asked = Instant::now();
             let page = maker.reader.page(&span, maker.failures).await;
-            let rest_until = Instant::now() + asked.elapsed().min(LONGEST_REST);
             let page = match page {
                 Ok(page) => maker.make(&span, page, &cancel).await,
                 Err(SessionError::Refused { status, errcode }) => {
@@ -191,6 +190,7 @@ impl Capture {
                 }
                 Err(error) => Err(error.into()),
             };
+            let rest_until = Instant::now() + asked.elapsed().min(LONGEST_REST);
             Answer { span, page, rest_until }
         }
     }
