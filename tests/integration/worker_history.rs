@@ -192,6 +192,23 @@ async fn a_large_page_is_recorded_once_when_the_worker_dies_before_its_last_part
     assert_eq!(stage.room_records().await.len(), 84, "each event once");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_both_parts_of_a_gap_have_is_counted_once() {
+    let stage = Stage::set().await;
+    {
+        let mut world = stage.scene.fake.world();
+        world.syncs.insert(String::new(), sync("s1", &[said(1, "$1")], None));
+        world.syncs.insert("s1".into(), sync("s2", &[said(9, "$9")], Some("p1")));
+        world.pages.insert("p1".into(), page(&[said(3, "$3"), said(2, "$2"), said(1, "$1")], "p0"));
+        let received = json!({"start": "x", "chunk": [said(3, "$3"), said(2, "$2"), said(0, "$late")]});
+        world.pages.insert("p1 since s1".into(), received);
+    }
+    let running = stage.start(None);
+    until_read(&running, 0, 3, None).await;
+    running.stop().await.unwrap();
+    assert_eq!(stage.room_records().await.len(), 5, "also what only one of them has is recorded");
+}
+
 /// Longer than a busy machine takes for all that is not waited for.
 const TAKES: Duration = Duration::from_secs(1);
 

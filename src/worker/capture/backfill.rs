@@ -218,6 +218,8 @@ impl Capture {
             self.recorder.append(&part, cancel).await?;
         }
         last.cursors.push(self.spans.advance(&span, next, oldest));
+        // What a gap has received since is told with its conversation, all but a little.
+        let events = if span.since.is_none() { events } else { 0 };
         last.cursors.push(self.spans.count(events));
         self.recorder.append(&last, cancel).await?;
         self.metrics.backfilled(events);
