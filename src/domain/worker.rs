@@ -194,7 +194,8 @@ pub struct HistoryProgress {
     pub rooms: u64,
     /// Events that were read of it since the trail began.
     pub events: u64,
-    /// While parts are to be read and each of them was begun: what is newer than this is read of all of them.
+    /// While parts are to be read and each of them was begun: by the time that senders state, what is newer than this is
+    /// read of all of them.
     pub reached: Option<Timestamp>,
 }
 

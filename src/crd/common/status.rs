@@ -125,7 +125,8 @@ pub struct HistoryStatus {
     #[serde(default)]
     #[schemars(range(min = 0))]
     pub events: i64,
-    /// While parts are to be read and each of them was begun: of all of them what is newer than this is read.
+    /// While parts are to be read and each of them was begun: by the time that senders state, of all of them what is newer
+    /// than this is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reached: Option<String>,

@@ -1,8 +1,7 @@
 //! Spans of rooms that sync did not tell: before the bot joined, and the gaps of `limited`
 //! timelines. They are written down together with the cursor that jumps over them, and read page
-//! by page beside sync; a crash repeats a page at most. Spans take turns, and one that cannot be read
-//! waits, longer every time, while the others go on. All of them rest after a page, and while the homeserver
-//! limits the rate.
+//! by page beside sync; a crash repeats a page at most. Spans take turns, and one that cannot be read waits,
+//! longer every time, while the others go on. All rest after a page, and while the homeserver limits the rate.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -42,7 +41,7 @@ pub(crate) struct Span {
     /// Where sync stood before: of the events in the span only those that the homeserver received later.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) since: Option<String>,
-    /// How far it is read: the time of the oldest event so far, in milliseconds since 1970.
+    /// How far it is read: the time of the last event so far, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) reached_ms: Option<i64>,
 }
@@ -231,9 +230,8 @@ impl Spans {
         if let Some(spans) = self.buckets.get_mut(&bucket) {
             if let Some(at) = spans.iter().position(|known| known.span == *span) {
                 let span = spans.remove(at).span;
-                // Senders choose their times: what is read stays read.
-                let reached_ms =
-                    oldest.map(Timestamp::as_millisecond).into_iter().chain(span.reached_ms).min();
+                // Senders choose their times: a false one is forgotten with the next page.
+                let reached_ms = oldest.map(Timestamp::as_millisecond).or(span.reached_ms);
                 spans.extend(from.map(|from| Waiting::new(Span { from, reached_ms, ..span }, turn)));
             }
             if spans.is_empty() {
@@ -390,10 +388,12 @@ mod tests {
         assert_eq!(page(Some("t8"), Some(90)), ("100".into(), (3, 2, 100, None)));
         assert_eq!(page(Some("t4"), Some(50)).1, (3, 2, 200, None));
         assert_eq!(page(Some("t6"), Some(70)).1, (3, 2, 300, at(90)));
-        assert_eq!(page(Some("t3"), Some(95)).1, (3, 2, 400, at(90)), "some clock is wrong");
-        assert_eq!(page(None, Some(40)).1, (2, 2, 500, at(90)));
-        assert_eq!(page(Some("t2"), None).1, (2, 2, 600, at(90)), "a page without events");
+        assert_eq!(page(Some("t3"), Some(95)).1, (3, 2, 400, at(95)), "some clock is wrong");
+        assert_eq!(page(None, Some(40)).1, (2, 2, 500, at(95)));
+        assert_eq!(page(Some("t2"), None).1, (2, 2, 600, at(95)), "a page without events");
         assert_eq!(page(None, Some(80)).1, (1, 1, 700, at(70)));
-        assert_eq!(page(None, Some(0)).1, (0, 0, 800, None));
+        assert_eq!(page(Some("t1"), Some(1)).1, (1, 1, 800, at(1)), "another clock is wrong");
+        assert_eq!(page(Some("t0"), Some(60)).1, (1, 1, 900, at(60)), "until the next page");
+        assert_eq!(page(None, Some(0)).1, (0, 0, 1000, None));
     }
 }
