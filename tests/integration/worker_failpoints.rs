@@ -37,8 +37,8 @@ const UNDISTURBED: usize = 3;
 const MOST: usize = 600;
 
 /// One life of the worker: until so many polls since `from` was asked for, or until the cursor is `next` and
-/// no history is left to read. The result is whether it died early.
-async fn live(stage: &Arc<Stage>, from: &str, next: &str, polls: usize) -> bool {
+/// no history is left to read. The result is how many tasks were counted, unless it died early.
+async fn live(stage: &Arc<Stage>, from: &str, next: &str, polls: usize) -> Option<usize> {
     let (stage, from, next) = (stage.clone(), from.to_owned(), next.to_owned());
     in_own_runtime(async move || {
         let (process, dead) = (stage.prepare(None), CancellationToken::new());
@@ -54,9 +54,9 @@ async fn live(stage: &Arc<Stage>, from: &str, next: &str, polls: usize) -> bool 
         let worker = process.worker.run(CancellationToken::new());
         tokio::select! {
             biased;
-            () = dead.cancelled() => true,
+            () = dead.cancelled() => None,
             end = under_test(worker) => panic!("it ended: {end:?}"),
-            () = until_committed(&seen, &next) => false,
+            () = until_committed(&seen, &next) => Some(seen.capture.lock().unwrap().len()),
         }
     })
     .await
@@ -94,8 +94,9 @@ async fn tell(stage: &Stage, number: u32, alice: &Alice, key: &Value, tell: Tell
     tell(stage, number, &secret, (number == 0).then(|| key.clone()));
 }
 
-/// Lives and dies until a commit comes before the death; then compares with a life that nobody ended.
-async fn die_everywhere(from: fn(u32) -> String, step: usize, what: Tell) {
+/// Lives and dies until a commit comes before the death; then compares with a life that nobody ended. The result is how
+/// many tasks of that one could have been ended.
+async fn die_everywhere(from: fn(u32) -> String, step: usize, what: Tell) -> usize {
     let (started, (first, step)) = (Instant::now(), places(step));
     let (stage, alice, key) = set().await;
     let (mut number, mut undisturbed, mut deaths) = (0_u32, 0, 0);
@@ -104,7 +105,7 @@ async fn die_everywhere(from: fn(u32) -> String, step: usize, what: Tell) {
         let polls = usize::try_from(number).unwrap() * step + first;
         assert!(polls < MOST, "it never comes to its commit");
         let next = format!("s{}", number + 1);
-        if live(&stage, &from(number), &next, polls).await {
+        if live(&stage, &from(number), &next, polls).await.is_none() {
             (deaths, undisturbed) = (deaths + 1, 0);
         } else {
             undisturbed += 1;
@@ -118,7 +119,7 @@ async fn die_everywhere(from: fn(u32) -> String, step: usize, what: Tell) {
     for number in 0..number {
         tell(&other, number, &alice, &key, what).await;
     }
-    assert!(!live(&other, &from(0), &format!("s{number}"), usize::MAX).await);
+    let tasks = live(&other, &from(0), &format!("s{number}"), usize::MAX).await;
     let (died, never) = (sorted(&stage).await, sorted(&other).await);
     let pairs = died.iter().zip(&never).find(|(died, never)| died != never);
     assert_eq!(pairs, None, "the first record that differs, of a trail with deaths and one without");
@@ -126,6 +127,7 @@ async fn die_everywhere(from: fn(u32) -> String, step: usize, what: Tell) {
     for stage in [stage, other] {
         is_whole(&stage).await;
     }
+    tasks.expect("nothing ends it")
 }
 
 /// News and history of one life are recorded beside each other, those of many one after the other.
@@ -184,13 +186,19 @@ async fn history_is_recorded_once_wherever_the_worker_dies() {
         let hidden = message(&named("hidden", number), text(&format!("hidden {number}")));
         let corrected = edit(&named("edit", number), &last, &format!("corrected before {number}"));
         let token = format!("p{number}");
-        let known = page(&[corrected, secret.clone(), hidden, message(&last, text("known"))], "the end");
-        stage.scene.fake.world().pages.insert(token.clone(), known);
+        let mut events = vec![corrected, secret.clone(), hidden];
+        // What it replaces is in the trail alone: the task that reads the page asks there, and is counted from then on.
+        events.extend(number.checked_sub(1).map(|last| {
+            edit(&named("late", number), &named("hidden", last), &format!("hidden {last}, corrected"))
+        }));
+        events.push(message(&last, text("known")));
+        stage.scene.fake.world().pages.insert(token.clone(), page(&events, "the end"));
         let new = [message(&named("new", number), text(&format!("new {number}")))];
         answer(stage, number, &new, Some(&token), key);
     };
     // The transaction is the same as that of news.
-    die_everywhere(|number| format!("p{number}"), 12, gap).await;
+    let tasks = die_everywhere(|number| format!("p{number}"), 12, gap).await;
+    assert!(tasks > 1, "no page is made in a task that is counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

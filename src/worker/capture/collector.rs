@@ -245,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_batch_is_split_where_its_parts_end() {
-        let id = |number: usize| EventId::parse(&format!("${number}")).unwrap();
+        let id = |number: usize| EventId::parse(format!("${number}")).unwrap();
         let whole = Batch { resolved: (0..5).map(id).collect(), ..Batch::default() };
         let end = |resolved| End { drafts: 0, pending: 0, resolved, attachments: 0 };
         let parts = |ends: Vec<End>| -> Vec<Vec<EventId>> {
