@@ -15,13 +15,16 @@ pub(super) fn owns_more(
 ) -> bool {
     entries
         .iter()
-        .filter(|entry| {
-            entry.manager.as_deref() == Some(manager)
-                && entry.operation.as_deref() == Some("Apply")
-                && entry.subresource.as_deref().unwrap_or_default() == subresource.unwrap_or_default()
-        })
+        .filter(|entry| is_applied_by(entry, manager, subresource))
         .filter_map(|entry| entry.fields_v1.as_ref()?.0.as_object())
         .any(|fields| !covers(wanted, fields))
+}
+
+/// Whether the entry says what `manager` owns by apply on `subresource`.
+pub(super) fn is_applied_by(entry: &ManagedFieldsEntry, manager: &str, subresource: Option<&str>) -> bool {
+    entry.manager.as_deref() == Some(manager)
+        && entry.operation.as_deref() == Some("Apply")
+        && entry.subresource.as_deref().unwrap_or_default() == subresource.unwrap_or_default()
 }
 
 /// Whether every field of the set is in the value.

@@ -1,15 +1,17 @@
 //! Watches that survive bad objects and missing rights, and come and go with namespaces.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::Debug,
     future::Future,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
     sync::{Mutex, PoisonError},
 };
 
 use futures::{Stream, StreamExt as _};
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt as _,
+    api::ObjectMeta,
     core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta},
     runtime::{
         WatchStreamExt as _,
@@ -18,6 +20,8 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
+
+use super::owned::is_applied_by;
 
 /// All objects of a kind; one that does not fit its type is an `Err` in the guard and stops nothing.
 /// Of the managed fields only those of `manager` are kept: they are most of the size of an object.
@@ -55,21 +59,28 @@ where
 }
 
 /// What a metadata-only watch has seen.
-#[derive(Debug, Clone)]
-pub enum Seen<K> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
     /// One object came, changed or went.
-    Object(Box<PartialObjectMeta<K>>),
+    Object {
+        /// Its name.
+        name: String,
+        /// It is gone, or it lacks a field that the manager applied: somebody else has removed it or given it another
+        /// value.
+        touched: bool,
+    },
     /// The watch has started (anew): anything may have changed.
     All,
 }
 
-/// Changes of the metadata of all objects of a kind in a namespace. While the right to watch is
-/// missing it is tried again with a growing delay; said once, when it begins.
+/// Changes of the metadata of all objects of a kind in a namespace, and whether they concern what `manager` applied.
+/// While the right to watch is missing it is tried again with a growing delay; said once, when it begins.
 pub fn metadata<K>(
     client: Client,
     namespace: &str,
     labels: Option<&str>,
-) -> impl Stream<Item = Seen<K>> + Send
+    manager: &'static str,
+) -> impl Stream<Item = Seen> + Send + use<K>
 where
     K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -83,14 +94,27 @@ where
     let config = watcher::Config { label_selector: labels.map(Into::into), ..watcher::Config::default() };
     let namespace = namespace.to_owned();
     let mut failing = false;
+    let mut held = Held { manager, fields: HashMap::new() };
     watcher(api, config.any_semantic()).default_backoff().filter_map(move |event| {
+        let object = |name, touched| Some(Seen::Object { name, touched });
         let seen = match event {
-            Ok(Event::Apply(object) | Event::Delete(object)) => Some(Seen::Object(Box::new(object))),
+            Ok(Event::Apply(changed)) => object(changed.name_any(), held.changed(&changed.metadata)),
+            Ok(Event::Delete(gone)) => {
+                held.forget(&gone.metadata);
+                object(gone.name_any(), true)
+            }
+            Ok(Event::Init) => {
+                held.fields.clear();
+                None
+            }
+            Ok(Event::InitApply(found)) => {
+                held.changed(&found.metadata);
+                None
+            }
             Ok(Event::InitDone) => {
                 failing = false;
                 Some(Seen::All)
             }
-            Ok(Event::Init | Event::InitApply(_)) => None,
             Err(error) => {
                 if !failing {
                     tracing::warn!(%error, namespace, kind = %K::kind(&()), "watch failed; trying again");
@@ -101,6 +125,35 @@ where
         };
         async move { seen }
     })
+}
+
+/// Which fields of objects a manager holds by apply, as hashes. The API server takes a field from a manager when somebody
+/// else gives it another value or removes it; what others write beside it, a status for example, changes nothing here, and
+/// neither does the manager itself when it gives its fields new values.
+struct Held {
+    manager: &'static str,
+    fields: HashMap<String, Option<u64>>,
+}
+
+impl Held {
+    /// Takes down what is held now. Whether it is something else than before, or nothing of a new object.
+    fn changed(&mut self, object: &ObjectMeta) -> bool {
+        let entries = object.managed_fields.iter().flatten();
+        let now = entries
+            .filter(|entry| is_applied_by(entry, self.manager, None))
+            .map(|entry| {
+                let mut hash = DefaultHasher::new();
+                entry.fields_v1.as_ref().map(|fields| &fields.0).hash(&mut hash);
+                hash.finish()
+            })
+            .next();
+        let before = self.fields.insert(object.uid.clone().unwrap_or_default(), now);
+        before.map_or(now.is_none(), |before| before != now)
+    }
+
+    fn forget(&mut self, object: &ObjectMeta) {
+        self.fields.remove(object.uid.as_deref().unwrap_or_default());
+    }
 }
 
 /// Tasks per namespace: started with the first object of a namespace, stopped after its last.
@@ -148,6 +201,30 @@ impl PerNamespace {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn object(uid: &str, managed: &serde_json::Value) -> ObjectMeta {
+        serde_json::from_value(serde_json::json!({"uid": uid, "managedFields": managed})).unwrap()
+    }
+
+    fn by(manager: &str, operation: &str, fields: &[&str]) -> serde_json::Value {
+        let fields: serde_json::Map<_, _> =
+            fields.iter().map(|field| ((*field).to_owned(), serde_json::json!({}))).collect();
+        serde_json::json!({"manager": manager, "operation": operation, "fieldsV1": fields})
+    }
+
+    #[test]
+    fn only_who_takes_a_field_away_is_noticed() {
+        let mut held = Held { manager: "me", fields: HashMap::new() };
+        let mut changed = |uid, managed: &[serde_json::Value]| held.changed(&object(uid, &managed.into()));
+        let mine = by("me", "Apply", &["f:a", "f:b"]);
+        assert!(!changed("1", std::slice::from_ref(&mine)), "what is new was just made");
+        let others = [by("other", "Update", &["f:c"]), mine.clone(), by("me", "Update", &["f:d"])];
+        assert!(!changed("1", &others), "what others hold is theirs");
+        assert!(changed("1", &[by("me", "Apply", &["f:a"]), by("other", "Update", &["f:b"])]));
+        assert!(changed("1", &[mine]), "and back");
+        assert!(changed("1", &[]), "everything");
+        assert!(changed("2", &[by("other", "Update", &["f:a"])]), "somebody else made it");
+    }
 
     #[tokio::test]
     async fn tasks_start_once_and_stop_with_their_namespace() {

@@ -2,14 +2,23 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
+    fmt::Debug,
     future::Future,
     sync::{Arc, Mutex, PoisonError},
 };
 
-use futures::{StreamExt as _, TryStreamExt as _};
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::Secret};
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        rbac::v1::{Role, RoleBinding},
+    },
+};
 use kube::{
-    Api, Client, ResourceExt as _,
+    Api, Client, Resource, ResourceExt as _,
     core::DeserializeGuard,
     runtime::{
         Controller, WatchStreamExt as _,
@@ -18,6 +27,7 @@ use kube::{
         watcher,
     },
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::CancellationToken;
 
@@ -119,27 +129,15 @@ impl<B: Bot> Bots<B> {
         counts
     }
 
-    /// A Secret has changed: those who depend on it are looked at completely.
-    fn secret_changed(&self, ctx: &Ctx, namespace: &str, seen: &Seen<Secret>) {
-        match seen {
-            Seen::All => self.look(ctx, namespace, true, |_| true),
-            Seen::Object(secret) => {
-                let name = secret.name_any();
-                self.look(ctx, namespace, true, |bot| secret_names(bot).contains(&name));
-            }
-        }
-    }
-
-    /// A workload has changed: whose it is is looked at.
-    fn workload_changed(&self, ctx: &Ctx, namespace: &str, seen: &Seen<StatefulSet>) {
-        match seen {
-            Seen::All => self.look(ctx, namespace, false, |_| true),
-            Seen::Object(workload) => {
-                let name = workload.name_any();
-                self.look(ctx, namespace, false, |bot| {
-                    Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default()).worker() == name
-                });
-            }
+    /// Something in the namespace has changed: those whom it concerns are looked at.
+    fn changed(&self, ctx: &Ctx, namespace: &str, sort: Sort, seen: &Seen) {
+        let Seen::Object { name, touched } = seen else { return self.look(ctx, namespace, true, |_| true) };
+        let names = |bot: &B| Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default());
+        match sort {
+            Sort::Secret => self.look(ctx, namespace, true, |bot| secret_names(bot).contains(name)),
+            Sort::Workload => self.look(ctx, namespace, *touched, |bot| names(bot).worker() == *name),
+            Sort::Other if *touched => self.look(ctx, namespace, true, |bot| names(bot).is_applied(name)),
+            Sort::Other => {}
         }
     }
 
@@ -165,6 +163,17 @@ fn queued<B: Bot>(waiting: &Mutex<HashSet<(String, String)>>, reference: &Refere
     waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
 }
 
+/// What a change of an object is to the bots in its namespace.
+#[derive(Debug, Clone, Copy)]
+enum Sort {
+    /// Its content counts, whoever wrote it.
+    Secret,
+    /// Its status counts, and what was applied of it.
+    Workload,
+    /// Only what was applied of it counts. The operator writes some of these itself whenever a worker reports.
+    Other,
+}
+
 /// Watches the children of one namespace until cancelled.
 pub async fn watch_children<A: Bot, B: Bot>(
     client: Client,
@@ -172,22 +181,39 @@ pub async fn watch_children<A: Bot, B: Bot>(
     ctx: Arc<Ctx>,
     bots: (Bots<A>, Bots<B>),
 ) {
-    let secrets = watch::metadata::<Secret>(client.clone(), &namespace, None).map(Ok);
-    let label = format!("{MANAGED_BY}={FIELD_MANAGER}");
-    let workloads = watch::metadata::<StatefulSet>(client, &namespace, Some(&label)).map(Err);
-    let mut changes = std::pin::pin!(futures::stream::select(secrets, workloads));
-    while let Some(change) = changes.next().await {
-        match change {
-            Ok(secret) => {
-                bots.0.secret_changed(&ctx, &namespace, &secret);
-                bots.1.secret_changed(&ctx, &namespace, &secret);
-            }
-            Err(workload) => {
-                bots.0.workload_changed(&ctx, &namespace, &workload);
-                bots.1.workload_changed(&ctx, &namespace, &workload);
-            }
-        }
+    let secrets = watch::metadata::<Secret>(client.clone(), &namespace, None, FIELD_MANAGER);
+    let changes = [
+        secrets.map(|seen| (Sort::Secret, seen)).boxed(),
+        children::<StatefulSet>(&client, &namespace, Sort::Workload),
+        children::<NetworkPolicy>(&client, &namespace, Sort::Other),
+        children::<Role>(&client, &namespace, Sort::Other),
+        children::<RoleBinding>(&client, &namespace, Sort::Other),
+        children::<ServiceAccount>(&client, &namespace, Sort::Other),
+        children::<Service>(&client, &namespace, Sort::Other),
+        children::<PersistentVolumeClaim>(&client, &namespace, Sort::Other),
+        children::<ConfigMap>(&client, &namespace, Sort::Other),
+    ];
+    let mut changes = futures::stream::select_all(changes);
+    while let Some((sort, seen)) = changes.next().await {
+        bots.0.changed(&ctx, &namespace, sort, &seen);
+        bots.1.changed(&ctx, &namespace, sort, &seen);
     }
+}
+
+/// Changes of what the operator has made of this kind.
+fn children<K>(client: &Client, namespace: &str, sort: Sort) -> BoxStream<'static, (Sort, Seen)>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + Debug
+        + Send
+        + Sync
+        + 'static,
+{
+    let label = format!("{MANAGED_BY}={FIELD_MANAGER}");
+    let seen = watch::metadata::<K>(client.clone(), namespace, Some(&label), FIELD_MANAGER);
+    seen.map(move |seen| (sort, seen)).boxed()
 }
 
 /// Reconciles all bots of a kind until `soft` is cancelled and what was begun is done.

@@ -75,6 +75,11 @@ impl Names {
         format!("{}-trail", self.base)
     }
 
+    /// Whether an object of this name may be one that is applied for this bot; of which kind does not matter.
+    pub fn is_applied(&self, name: &str) -> bool {
+        [self.worker(), self.worker_data(), self.inbox(), self.trail()].iter().any(|own| own == name)
+    }
+
     /// Localpart of the worker's own server-admin account: one per custom resource.
     pub fn admin_localpart(&self, username: &Localpart) -> Result<Localpart, IdError> {
         Localpart::parse(format!("{username}-admin-{}", self.uid8))
@@ -120,6 +125,15 @@ mod tests {
                 (Names::new(BotKind::Admin, name, UID), Names::new(BotKind::Audit, name, UID));
             assert_ne!(admin.base(), audit.base());
         }
+    }
+
+    #[test]
+    fn what_is_applied_is_known_by_its_name() {
+        let names = Names::new(BotKind::Audit, "main", UID);
+        for own in ["worker", "worker-data", "inbox", "trail"] {
+            assert!(names.is_applied(&format!("auditbot-main-{own}")), "{own}");
+        }
+        assert!(!names.is_applied("auditbot-worker") && !names.is_applied("auditbot-main-account"));
     }
 
     #[test]

@@ -276,13 +276,6 @@ async fn a_network_policy(seen: &Seen<'_>) {
     seen.of_bot("system_change", "network_policy.changed", target, opened).await;
     seen.kubectl(&["delete", "networkpolicy", "auditbot-worker"]);
     seen.of_bot("system_change", "network_policy.changed", target, verb_is("delete")).await;
-    // A changed Secret has the operator look at all of the bot at once.
-    seen.kubectl(&["annotate", "secret", "ems-bots-database", "looked-at=now"]);
-    let secret = seen.place("ems-bots-database");
-    // That it was applied before there was a bot is told late, and may then be in the trail as well.
-    let is_there = |record: &Value| says(record, "/response/code") == Some(json!(200));
-    let annotated = |record: &Value| verb_is("patch")(record) && is_there(record);
-    seen.of_bot("system_change", "secret.changed", ("secret", &secret), annotated).await;
     eventually("another network policy", Duration::from_mins(1), || async {
         match uid().await {
             Some(uid) if Some(&uid) != first.as_ref() => Ok(()),
@@ -290,6 +283,12 @@ async fn a_network_policy(seen: &Seen<'_>) {
         }
     })
     .await;
+    seen.kubectl(&["annotate", "secret", "ems-bots-database", "looked-at=now"]);
+    let secret = seen.place("ems-bots-database");
+    // That it was applied before there was a bot is told late, and may then be in the trail as well.
+    let is_there = |record: &Value| says(record, "/response/code") == Some(json!(200));
+    let annotated = |record: &Value| verb_is("patch")(record) && is_there(record);
+    seen.of_bot("system_change", "secret.changed", ("secret", &secret), annotated).await;
 }
 
 /// Of each request there is one record of a kind, and none of what is done by rule: that the operator closes again what

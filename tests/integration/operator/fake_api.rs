@@ -1,14 +1,19 @@
 //! An API server in memory, as far as the operator uses one: get, list, create, replace,
 //! server-side apply with field ownership, JSON patch, delete with finalizers and owner
-//! references, resource versions and their conflicts. Faults and crashes are injected.
+//! references, resource versions and their conflicts, watches. Faults and crashes are injected.
 
 use std::sync::{Arc, Mutex};
 
+use axum::body::Body as Answer;
 use http::{Method, Request, Response, StatusCode};
 use kube::{Client, client::Body};
 use serde_json::Value;
 
-use super::fake_state::{State, Stored, failure};
+use super::{
+    fake_ssa,
+    fake_state::{State, Stored, failure, parameter, target},
+    fake_watch::follow,
+};
 
 /// What was asked of the server.
 #[derive(Debug, Clone)]
@@ -22,6 +27,10 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn is_write(&self) -> bool {
         self.method != Method::GET
+    }
+
+    pub(crate) fn is_watch(&self) -> bool {
+        self.query.contains("watch=true")
     }
 }
 
@@ -109,7 +118,11 @@ impl FakeApi {
     }
 
     /// Puts an object there, as somebody else would.
-    pub(crate) fn put(&self, plural: &str, mut value: Value) -> Value {
+    pub(crate) fn put(&self, plural: &str, value: Value) -> Value {
+        self.put_and(plural, value, |_| ())
+    }
+
+    fn put_and(&self, plural: &str, mut value: Value, then: impl FnOnce(&mut Stored)) -> Value {
         let mut state = self.state.lock().unwrap();
         let namespace = value["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
         let name = value["metadata"]["name"].as_str().unwrap().to_owned();
@@ -120,7 +133,11 @@ impl FakeApi {
             let generation = old.value["metadata"]["generation"].as_i64().unwrap_or_default() + 1;
             value["metadata"]["generation"] = generation.into();
         }
-        state.objects.insert(key, Stored { value: value.clone(), applied: old.applied });
+        let mut stored = Stored { value, applied: old.applied };
+        then(&mut stored);
+        let value = stored.value.clone();
+        state.objects.insert(key, stored);
+        state.tell();
         value
     }
 
@@ -131,9 +148,29 @@ impl FakeApi {
         self.put(plural, value);
     }
 
+    /// The same, and who had applied what is different now does not hold it any more.
+    pub(crate) fn take_over(
+        &self,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+        change: impl FnOnce(&mut Value),
+    ) {
+        let mut value = self.get(plural, namespace, name).expect("object exists");
+        change(&mut value);
+        self.put_and(plural, value, |stored| {
+            for applied in stored.applied.values_mut() {
+                fake_ssa::drop_changed(applied, &stored.value);
+            }
+            stored.note_managers();
+        });
+    }
+
     pub(crate) fn delete(&self, plural: &str, namespace: &str, name: &str) {
         let key = (plural.to_owned(), namespace.to_owned(), name.to_owned());
-        self.state.lock().unwrap().delete(&key, None);
+        let mut state = self.state.lock().unwrap();
+        state.delete(&key, None);
+        state.tell();
     }
 
     /// Every namespace is being deleted: nothing new may be made.
@@ -143,10 +180,12 @@ impl FakeApi {
 
     /// Removes what the object with this UID owns, as for a deletion in the foreground.
     pub(crate) fn collect_garbage(&self, uid: &str) {
-        self.state.lock().unwrap().collect(uid);
+        let mut state = self.state.lock().unwrap();
+        state.collect(uid);
+        state.tell();
     }
 
-    async fn serve(&self, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
+    async fn serve(&self, request: Request<Body>) -> Result<Response<Answer>, std::io::Error> {
         let (parts, body) = request.into_parts();
         let bytes = body.collect_bytes().await.map_err(std::io::Error::other)?;
         let call = Call {
@@ -160,16 +199,25 @@ impl FakeApi {
             state.calls.push(call.clone());
             match state.fault_for(&call) {
                 Some(code) => (code, failure(code, "Injected", "a fault of this test")),
-                None => state.answer(&call),
+                None => {
+                    let answer = state.answer(&call);
+                    state.tell();
+                    answer
+                }
             }
         };
+        if code < 300 && call.is_watch() {
+            let target = target(&call.path).unwrap();
+            let objects = (target.plural, target.namespace);
+            return Ok(Response::new(follow(&self.state, objects, |name| parameter(&call.query, name))));
+        }
         if call.is_write() && code < 300 {
             self.crash.wrote().await;
         }
         let response = Response::builder()
             .status(StatusCode::from_u16(code).unwrap())
             .header("content-type", "application/json")
-            .body(Body::from(serde_json::to_vec(&answer).unwrap()))
+            .body(Answer::from(serde_json::to_vec(&answer).unwrap()))
             .unwrap();
         Ok(response)
     }

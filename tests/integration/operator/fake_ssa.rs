@@ -96,6 +96,29 @@ pub(crate) fn drop_conflicts(applied: &mut Value, wanted: &Value) {
     }
 }
 
+/// Removes from `applied` what `live` does not have, or has with another value.
+pub(crate) fn drop_changed(applied: &mut Value, live: &Value) {
+    let Some(applied) = applied.as_object_mut() else { return };
+    applied.retain(|key, theirs| match (list_key(key), live.get(key)) {
+        (_, None) => false,
+        (Some(id), Some(Value::Array(live))) => {
+            if let Some(list) = theirs.as_array_mut() {
+                list.retain_mut(|element| {
+                    let Some(found) = live.iter().find(|l| l[id] == element[id]) else { return false };
+                    drop_changed(element, found);
+                    true
+                });
+            }
+            true
+        }
+        (_, Some(live)) if theirs.is_object() => {
+            drop_changed(theirs, live);
+            true
+        }
+        (_, Some(live)) => theirs == live,
+    });
+}
+
 pub(crate) fn entry(manager: &str, subresource: &str, applied: &Value) -> Value {
     let mut fields = fields(applied, "");
     if let Some(map) = fields.as_object_mut() {

@@ -8,24 +8,36 @@ use serde_json::{Value, json};
 use super::{
     fake_api::{Call, Fault},
     fake_ssa,
+    fake_watch::Log,
 };
 
 #[derive(Default)]
 pub(super) struct State {
     pub(super) objects: BTreeMap<Key, Stored>,
     version: u64,
+    pub(super) log: Log,
     pub(super) calls: Vec<Call>,
     pub(super) faults: Vec<Fault>,
     pub(super) terminating: bool,
 }
 
-type Key = (String, String, String); // plural, namespace, name
+pub(super) type Key = (String, String, String); // plural, namespace, name
 
 #[derive(Clone, Default)]
 pub(super) struct Stored {
     pub(super) value: Value,
     /// What each manager has applied, by manager and subresource.
     pub(super) applied: BTreeMap<(String, String), Value>,
+}
+
+impl Stored {
+    /// Who holds which fields.
+    pub(super) fn note_managers(&mut self) {
+        let entries = self.applied.iter();
+        self.value["metadata"]["managedFields"] = entries
+            .map(|((manager, subresource), applied)| fake_ssa::entry(manager, subresource, applied))
+            .collect();
+    }
 }
 
 pub(super) fn failure(code: u16, reason: &str, message: &str) -> Value {
@@ -39,15 +51,15 @@ fn being_terminated(namespace: &str) -> (u16, Value) {
     (403, failure(403, "Forbidden", &message))
 }
 
-struct Target {
+pub(super) struct Target {
     prefix: String,
-    plural: String,
-    namespace: String,
-    name: Option<String>,
+    pub(super) plural: String,
+    pub(super) namespace: String,
+    pub(super) name: Option<String>,
     subresource: Option<String>,
 }
 
-fn target(path: &str) -> Option<Target> {
+pub(super) fn target(path: &str) -> Option<Target> {
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     let (prefix, rest) = match parts.as_slice() {
         ["api", version, rest @ ..] => ((*version).to_owned(), rest),
@@ -72,6 +84,11 @@ impl State {
         let index = self.faults.iter().position(|fault| fault.times > 0 && (fault.matches)(call))?;
         self.faults[index].times -= 1;
         Some(self.faults[index].code)
+    }
+
+    /// Tells those who watch of everything that has changed.
+    pub(super) fn tell(&mut self) {
+        self.log.compare(&self.objects, &mut self.version);
     }
 
     pub(super) fn stamp(&mut self, value: &mut Value, old: &Value) {
@@ -193,11 +210,7 @@ impl State {
                 fake_ssa::drop_conflicts(applied, &wanted);
             }
         }
-        stored.value["metadata"]["managedFields"] = stored
-            .applied
-            .iter()
-            .map(|((manager, subresource), applied)| fake_ssa::entry(manager, subresource, applied))
-            .collect();
+        stored.note_managers();
         let conditions = stored.value.pointer("/status/conditions").and_then(Value::as_array);
         if conditions.into_iter().flatten().any(|condition| condition["status"].is_null()) {
             return (422, failure(422, "Invalid", "status.conditions[].status: Required value"));
@@ -292,6 +305,6 @@ impl State {
     }
 }
 
-fn parameter(query: &str, name: &str) -> Option<String> {
+pub(super) fn parameter(query: &str, name: &str) -> Option<String> {
     url::form_urlencoded::parse(query.as_bytes()).find(|(k, _)| k == name).map(|(_, v)| v.into_owned())
 }

@@ -1,5 +1,6 @@
 //! The operator against an API server and a homeserver in memory.
 
+mod children;
 mod cleanup;
 mod concurrency;
 mod crash;
@@ -7,6 +8,7 @@ mod crashing;
 mod fake_api;
 mod fake_ssa;
 mod fake_state;
+mod fake_watch;
 mod inbox;
 mod kube_util;
 mod lease;

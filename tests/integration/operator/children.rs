@@ -1,0 +1,204 @@
+//! What the operator has made is watched: what somebody deletes or changes comes back at once, and what others write beside
+//! it, or the operator itself, is no reason to look at a bot.
+
+use std::{sync::Arc, time::Duration};
+
+use ems_bots::{
+    crd::AuditBot,
+    kube_util::{apply_status, lease::LeaseConfig, readiness::Readiness},
+    operator::{
+        metrics::Metrics,
+        run::{LEASE, Operator},
+        status::types,
+    },
+};
+use serde_json::{Value, json};
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+
+use super::{
+    fake_api::Call,
+    world::{NAMESPACE, World},
+};
+
+/// A tenant with a bot that works, and an operator at work in it.
+struct Stage {
+    world: World,
+    _operator: AbortOnDropHandle<()>,
+}
+
+/// The clock stands still while anything can go on: it is later only when everything waits. It is far from the time at
+/// which the operator looks without a reason.
+async fn until_everything_waits() {
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+impl Stage {
+    async fn set() -> Self {
+        let mut world = World::new();
+        world.settings.console = Some(("ems-bots-system".to_owned(), "ems-bots-console".to_owned()));
+        world.bot::<AuditBot>(&json!({}));
+        let ctx = world.start();
+        let operator = Operator {
+            client: ctx.client.clone(),
+            connect: Arc::clone(&ctx.connect),
+            settings: world.settings.clone(),
+            metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
+            lease: LeaseConfig::new("ems-bots-system", "ems-bots-operator", "one"),
+            concurrency: 2,
+            readiness: Readiness::waiting_for([LEASE]),
+            configuration: None,
+        };
+        let running = tokio::spawn(async move { operator.run(CancellationToken::new()).await.unwrap() });
+        until_everything_waits().await;
+        world.worker_is_ready::<AuditBot>();
+        let stage = Self { world, _operator: AbortOnDropHandle::new(running) };
+        stage.reports(7).await;
+        until_everything_waits().await;
+        assert_eq!(stage.world.condition::<AuditBot>("Ready").1, "AllReady");
+        stage.asked();
+        stage
+    }
+
+    /// The worker reports a trail of this size.
+    async fn reports(&self, size: u32) {
+        let live: AuditBot =
+            serde_json::from_value(self.world.api.get("auditbots", NAMESPACE, "auditbot").unwrap()).unwrap();
+        let fine = |type_: &&str| {
+            json!({"type": type_, "status": "True", "reason": "Fine", "message": "", "observedGeneration": 1,
+                "lastTransitionTime": "2026-01-01T00:00:00Z"})
+        };
+        let conditions: Vec<Value> = types::OF_WORKER.iter().map(fine).collect();
+        let trail = json!({"epoch": 1, "size": size, "rootHash": "a".repeat(64), "closed": false});
+        let status = json!({"conditions": conditions, "trail": trail});
+        apply_status(&self.world.api.client(), "ems-bots-worker", &live, &status).await.unwrap();
+    }
+
+    /// What the operator asked of the API server since the last call, but for watches and its lease.
+    fn asked(&self) -> Vec<Call> {
+        let by_the_way = |call: &Call| call.is_watch() || call.path.contains("/leases");
+        self.world.api.take_calls().into_iter().filter(|call| !by_the_way(call)).collect()
+    }
+
+    fn get(&self, plural: &str, name: &str) -> Option<Value> {
+        self.world.api.get(plural, NAMESPACE, name)
+    }
+}
+
+/// Reads of an object.
+fn reads(asked: &[Call], object: &str) -> usize {
+    asked.iter().filter(|call| !call.is_write() && call.path.ends_with(object)).count()
+}
+
+/// Complete looks: only they read what the bot refers to.
+fn complete_looks(asked: &[Call]) -> usize {
+    reads(asked, "/secrets/ems-bots-database")
+}
+
+/// What a bot has, and a field of each that the operator states.
+const CHILDREN: [(&str, &str, &str); 10] = [
+    ("networkpolicies", "auditbot-worker", "/spec/egress"),
+    ("roles", "auditbot-worker", "/rules"),
+    ("rolebindings", "auditbot-worker", "/subjects"),
+    ("serviceaccounts", "auditbot-worker", "/metadata/ownerReferences"),
+    ("services", "auditbot-worker", "/spec/ports"),
+    ("persistentvolumeclaims", "auditbot-worker-data", "/metadata/labels/ems.element.io~1bot"),
+    ("configmaps", "auditbot-trail", "/data/size"),
+    ("statefulsets", "auditbot-worker", "/metadata/labels/app.kubernetes.io~1name"),
+    ("roles", "auditbot-inbox", "/rules"),
+    ("rolebindings", "auditbot-inbox", "/subjects"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn what_is_deleted_comes_back_at_once() {
+    let stage = Stage::set().await;
+    for (plural, name, _) in CHILDREN {
+        stage.world.api.delete(plural, NAMESPACE, name);
+        assert!(stage.get(plural, name).is_none());
+        until_everything_waits().await;
+        assert!(stage.get(plural, name).is_some(), "{plural}/{name}");
+        if plural == "statefulsets" {
+            stage.world.worker_is_ready::<AuditBot>();
+            until_everything_waits().await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_changed_is_put_right_at_once() {
+    let stage = Stage::set().await;
+    for (plural, name, field) in CHILDREN {
+        let ours = stage.get(plural, name).unwrap().pointer(field).unwrap().clone();
+        // Another value, and then none at all.
+        for value in [if ours.is_array() { json!([]) } else { json!("1") }, Value::Null] {
+            stage.world.api.take_over(plural, NAMESPACE, name, |object| {
+                let (parent, key) = field.rsplit_once('/').unwrap();
+                let parent = object.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+                let key = key.replace("~1", "/");
+                if value.is_null() {
+                    parent.remove(&key)
+                } else {
+                    parent.insert(key, value.clone())
+                };
+            });
+            assert_ne!(stage.get(plural, name).unwrap().pointer(field), Some(&ours));
+            until_everything_waits().await;
+            let now = stage.get(plural, name).unwrap();
+            assert_eq!(now.pointer(field), Some(&ours), "{plural}/{name} after {value}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_loses_the_label_by_which_it_is_found_gets_it_back() {
+    let stage = Stage::set().await;
+    for (plural, name, _) in CHILDREN.into_iter().filter(|(plural, ..)| *plural != "configmaps") {
+        stage.world.api.take_over(plural, NAMESPACE, name, |object| {
+            object["metadata"]["labels"].as_object_mut().unwrap().remove("app.kubernetes.io/managed-by");
+        });
+        until_everything_waits().await;
+        let labels = &stage.get(plural, name).unwrap()["metadata"]["labels"];
+        assert_eq!(labels["app.kubernetes.io/managed-by"], "ems-bots-operator", "{plural}/{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bot_of_which_nothing_changes_is_not_looked_at() {
+    let stage = Stage::set().await;
+    // Longer than a watch: it is begun again meanwhile.
+    tokio::time::sleep(stage.world.settings.resync.mul_f64(0.8)).await;
+    let asked = stage.asked();
+    assert!(asked.is_empty(), "{asked:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_copy_of_the_trail_is_no_reason_to_look_again() {
+    let stage = Stage::set().await;
+    for size in 8..13 {
+        stage.asked();
+        stage.reports(size).await;
+        until_everything_waits().await;
+        let asked = stage.asked();
+        assert_eq!(stage.get("configmaps", "auditbot-trail").unwrap()["data"]["size"], size.to_string());
+        assert_eq!(complete_looks(&asked), 0, "{asked:?}");
+        assert_eq!(reads(&asked, "/statefulsets/auditbot-worker"), 1, "one look for a report: {asked:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_write_beside_it_is_theirs() {
+    let stage = Stage::set().await;
+    for (plural, name, _) in CHILDREN {
+        stage.world.api.take_over(plural, NAMESPACE, name, |object| {
+            object["metadata"]["annotations"] = json!({"example.org/seen-by": "somebody"});
+        });
+        until_everything_waits().await;
+        let asked = stage.asked();
+        assert_eq!(complete_looks(&asked), 0, "{plural}/{name}: {asked:?}");
+        assert!(plural == "statefulsets" || asked.is_empty(), "{plural}/{name}: {asked:?}");
+    }
+    // The workload's status is looked at, and nothing more.
+    stage.world.worker_is_away::<AuditBot>();
+    until_everything_waits().await;
+    assert_eq!(complete_looks(&stage.asked()), 0);
+    assert_eq!(stage.world.condition::<AuditBot>("Ready").1, "WorkerNotReady");
+}
