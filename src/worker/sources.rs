@@ -45,8 +45,10 @@ pub(crate) enum Source {
     Media,
     /// Media that are put into quarantine or taken out.
     Quarantine,
-    /// Reports to the homeserver's administrators.
+    /// Reports of events to the homeserver's administrators.
     Reports,
+    /// Reports of users to them.
+    UserReports,
     /// The homeserver's version and features.
     Homeserver,
     /// Rooms that are deleted.
@@ -55,7 +57,7 @@ pub(crate) enum Source {
 
 impl Source {
     /// Every source.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Rooms,
         Self::LateKeys,
         Self::History,
@@ -64,6 +66,7 @@ impl Source {
         Self::Media,
         Self::Quarantine,
         Self::Reports,
+        Self::UserReports,
         Self::Homeserver,
         Self::DeletedRooms,
     ];
@@ -79,6 +82,7 @@ impl Source {
             Self::Media => "media",
             Self::Quarantine => "quarantine",
             Self::Reports => "reports",
+            Self::UserReports => "user reports",
             Self::Homeserver => "homeserver",
             Self::DeletedRooms => "deleted rooms",
         }
@@ -88,6 +92,7 @@ impl Source {
     pub(crate) fn slug(self) -> &'static str {
         match self {
             Self::LateKeys => "late_keys",
+            Self::UserReports => "user_reports",
             Self::DeletedRooms => "deleted_rooms",
             other => other.words(),
         }

@@ -43,7 +43,7 @@ pub(crate) fn session(device: &str, ip: &str) -> SessionFacts {
 /// Waits until everything was looked at once more, completely.
 pub(crate) async fn looked(shown: &MockHomeserver) {
     // The first of these looks may have begun before the test changed what is shown.
-    let calls = ["accounts", "uploaders", "quarantine", "user_reports", "server"];
+    let calls = ["accounts", "uploaders", "quarantine", "event_reports", "user_reports", "server"];
     let before = calls.map(|call| shown.count(call));
     until("everything is looked at", || {
         let since: Vec<usize> = calls.iter().zip(before).map(|(call, old)| shown.count(call) - old).collect();

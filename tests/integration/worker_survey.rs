@@ -382,7 +382,16 @@ async fn one_account_or_one_kind_of_report_keeps_no_other_from_being_looked_at()
         shown.fail_always("user_reports", || HomeserverError::NotOffered { what: "the reports of users" });
         let running = stage.start(None);
         recording_says(&running, "accounts: on").await;
-        recording_says(&running, "reports: on").await;
+        recording_says(&running, "; reports: on").await;
+        let off = "user reports: off: this homeserver does not offer the reports of users to its admins";
+        recording_says(&running, off).await;
+        let to_off = |record: &RecordDraft| {
+            let change = &record.changes[0];
+            change.path == "/sources/user_reports" && change.after == Some(json!("off"))
+        };
+        while !seen(&stage, &["capture.source_switched"]).await.iter().any(to_off) {
+            tokio::task::yield_now().await;
+        }
         running.stop().await.unwrap();
         let found = seen(&stage, &["account.", "report."]).await;
         let expected =

@@ -31,11 +31,12 @@ use crate::{
 };
 
 /// What is looked at, and how often.
-const PARTS: [(Source, Duration); 6] = [
+const PARTS: [(Source, Duration); 7] = [
     (Source::Accounts, accounts::EVERY),
     (Source::Media, Duration::from_mins(2)),
     (Source::Quarantine, Duration::from_mins(2)),
     (Source::Reports, Duration::from_mins(1)),
+    (Source::UserReports, Duration::from_mins(1)),
     (Source::Homeserver, Duration::from_mins(10)),
     (Source::DeletedRooms, Duration::from_mins(2)),
 ];
@@ -141,7 +142,8 @@ impl Survey {
             Source::Accounts => self.accounts(cancel).await,
             Source::Media => self.uploads(cancel).await,
             Source::Quarantine => self.quarantine(cancel).await,
-            Source::Reports => self.reports(cancel).await,
+            Source::Reports => self.event_reports(cancel).await,
+            Source::UserReports => self.user_reports(cancel).await,
             Source::Homeserver => self.server(cancel).await,
             Source::DeletedRooms => self.deleted_rooms(cancel).await,
             // Of these, sync tells.

@@ -21,7 +21,7 @@ use crate::{
         RoomId,
         record::{Actor, Category, Occurred, RecordDraft, Relation},
     },
-    homeserver::{HomeserverError, Report, Rows},
+    homeserver::{Report, Rows},
     store::{Batch, Snapshot},
 };
 
@@ -80,16 +80,15 @@ impl Aside {
 }
 
 impl Survey {
-    /// All reports that the homeserver has, but those of events in rooms that are not recorded. Where the bot comes in later,
+    /// All reports of events that the homeserver has, but those in rooms that are not recorded. Where the bot comes in later,
     /// they are found then.
-    pub(super) async fn reports(&self, cancel: &CancellationToken) -> Result<(), LookError> {
-        // Older homeservers have reports of events only.
-        let of_users = self.reports_of(Kind::User, cancel).await;
-        self.reports_of(Kind::Event, cancel).await?;
-        match of_users {
-            Err(LookError::Homeserver(HomeserverError::NotOffered { .. })) => Ok(()),
-            result => result,
-        }
+    pub(super) async fn event_reports(&self, cancel: &CancellationToken) -> Result<(), LookError> {
+        self.reports_of(Kind::Event, cancel).await
+    }
+
+    /// All reports of users. Older homeservers do not offer them.
+    pub(super) async fn user_reports(&self, cancel: &CancellationToken) -> Result<(), LookError> {
+        self.reports_of(Kind::User, cancel).await
     }
 
     async fn reports_of(&self, kind: Kind, cancel: &CancellationToken) -> Result<(), LookError> {
