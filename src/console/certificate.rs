@@ -48,6 +48,13 @@ pub struct Kept {
     pub ends: Timestamp,
 }
 
+impl Kept {
+    /// Whether there was an authority before this one.
+    pub fn has_two_authorities(&self) -> bool {
+        first_certificate(&self.authorities) != self.authorities
+    }
+}
+
 impl std::fmt::Debug for Kept {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kept")
@@ -198,6 +205,7 @@ mod tests {
         let second = renew(&first, &names(), days(AUTHORITY_DAYS - 300)).unwrap().unwrap();
         assert_eq!(second.certificate, first.certificate);
         assert!(second.authorities.ends_with(&first.authorities) && second.authorities != first.authorities);
+        assert!(second.has_two_authorities() && !first.has_two_authorities());
         let third = Kept { authority_ends: days(AUTHORITY_DAYS), ..second.clone() };
         let third = renew(&third, &names(), days(AUTHORITY_DAYS - 300)).unwrap().unwrap();
         assert_eq!(third.authorities.matches("BEGIN").count(), 2, "no more than two are kept");

@@ -1,6 +1,6 @@
 //! Where the certificate of the intake comes from: files that somebody else renews, or a Secret of the console's own.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use k8s_openapi::{
@@ -18,8 +18,8 @@ use crate::{
         metrics::Metrics,
         tls::Certificate,
     },
-    domain::{Clock as _, SystemClock},
-    kube_util::apply::apply_part,
+    domain::Clock,
+    kube_util::{Error, apply::apply_part},
     operator::generated::text,
 };
 
@@ -69,12 +69,33 @@ pub async fn follow(
 }
 
 /// A certificate of the console's own.
-pub(super) struct Own {
-    pub(super) client: Client,
-    pub(super) namespace: String,
-    pub(super) service: String,
-    pub(super) webhook: String,
-    pub(super) metrics: Metrics,
+pub struct Own {
+    /// The Kubernetes API.
+    pub client: Client,
+    /// When a certificate ends is judged by it.
+    pub clock: Arc<dyn Clock>,
+    /// Namespace of the console.
+    pub namespace: String,
+    /// Service by which the API server reaches it.
+    pub service: String,
+    /// Name of the webhook configuration.
+    pub webhook: String,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+impl std::fmt::Debug for Own {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Own").field("webhook", &self.webhook).finish_non_exhaustive()
+    }
+}
+
+/// What a replica has done so far.
+#[derive(Debug, Default)]
+pub struct Done {
+    shown: Option<Kept>,
+    /// The authorities of which the API server was told.
+    told: Option<String>,
 }
 
 impl Own {
@@ -85,10 +106,10 @@ impl Own {
         ready: impl Fn() + Send + Sync,
         soft: CancellationToken,
     ) -> Result<(), std::convert::Infallible> {
-        let mut shown: Option<Kept> = None;
+        let mut done = Done::default();
         let mut delay = EVERY;
         loop {
-            match self.look(&certificate, &mut shown, &ready).await {
+            match self.look(&certificate, &mut done, &ready).await {
                 Ok(()) => delay = EVERY,
                 Err(error) => {
                     tracing::warn!(error = %format_args!("{error:#}"), "the intake's certificate");
@@ -102,56 +123,85 @@ impl Own {
         }
     }
 
-    async fn look(
+    /// Shows what is kept, takes one step if something is to be renewed, and tells the API server whom to trust.
+    pub async fn look(
         &self,
         certificate: &Certificate,
-        shown: &mut Option<Kept>,
+        done: &mut Done,
         ready: &(impl Fn() + Sync),
     ) -> anyhow::Result<()> {
-        let kept = self.kept().await?;
-        if shown.as_ref() != Some(&kept) {
-            certificate.set(kept.certificate.as_bytes(), kept.key.as_bytes())?;
-            self.metrics.certificate_ends(kept.ends.as_second());
-            *shown = Some(kept.clone());
-        }
+        let (secret, mut kept) = self.kept().await?;
+        self.show(&kept, certificate, done)?;
         // Audit events come also where there is no webhook, and one that is made later is told then.
         ready();
-        self.tell(&kept).await
+        if let Some(new) = self.renewed(secret, &kept, done).await? {
+            self.show(&new, certificate, done)?;
+            kept = new;
+        }
+        let told = self.tell(&kept).await;
+        if told.as_ref().err().is_none_or(Error::is_not_found) {
+            done.told = Some(kept.authorities);
+        }
+        told.map_err(|error| anyhow::anyhow!("{error}: {}", error.detail()))
     }
 
-    /// What is kept, made or renewed before if it is time.
-    async fn kept(&self) -> anyhow::Result<Kept> {
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), &self.namespace);
-        let now = SystemClock.now();
-        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
-        let found = secrets.get_opt(SECRET).await.context("Secret of the certificate")?;
-        let mut found =
+    fn show(&self, kept: &Kept, certificate: &Certificate, done: &mut Done) -> anyhow::Result<()> {
+        if done.shown.as_ref() != Some(kept) {
+            certificate.set(kept.certificate.as_bytes(), kept.key.as_bytes())?;
+            self.metrics.certificate_ends(kept.ends.as_second());
+            done.shown = Some(kept.clone());
+        }
+        Ok(())
+    }
+
+    /// What is kept, or made where nothing is kept yet.
+    async fn kept(&self) -> anyhow::Result<(Secret, Kept)> {
+        let found = self.secrets().get_opt(SECRET).await.context("Secret of the certificate")?;
+        let found =
             found.with_context(|| format!("there is no Secret {SECRET}; helm upgrade makes it anew"))?;
         // The chart makes it without data, so that the right to make Secrets is not needed.
-        let new = if found.data.as_ref().is_none_or(BTreeMap::is_empty) {
-            make(&self.names(), now)?
-        } else {
-            let kept = read(&found)
-                .with_context(|| format!("Secret {SECRET} is not as it was made; take all data out of it"))?;
-            let Some(new) = renew(&kept, &self.names(), now)? else { return Ok(kept) };
-            new
-        };
+        if found.data.as_ref().is_none_or(BTreeMap::is_empty) {
+            let new = make(&self.names(), self.clock.now())?;
+            return Ok((self.write(found, &new).await?, new));
+        }
+        let kept = read(&found)
+            .with_context(|| format!("Secret {SECRET} is not as it was made; take all data out of it"))?;
+        Ok((found, kept))
+    }
+
+    /// What is kept from now on, if something was to be renewed. A second authority may be one that the API server does
+    /// not know yet: nothing is renewed, and so signed by it, before a look at which that was told.
+    async fn renewed(&self, secret: Secret, kept: &Kept, done: &Done) -> anyhow::Result<Option<Kept>> {
+        if kept.has_two_authorities() && done.told.as_ref() != Some(&kept.authorities) {
+            return Ok(None);
+        }
+        let Some(new) = renew(kept, &self.names(), self.clock.now())? else { return Ok(None) };
+        self.write(secret, &new).await?;
+        Ok(Some(new))
+    }
+
+    async fn write(&self, mut secret: Secret, kept: &Kept) -> anyhow::Result<Secret> {
+        let params = PostParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PostParams::default() };
         // What the chart says of it stays.
-        found.data = Some(data(&new));
+        secret.data = Some(data(kept));
         // A conflict: another replica was faster.
-        secrets.replace(SECRET, &params, &found).await.context("keep the certificate")?;
+        let written =
+            self.secrets().replace(SECRET, &params, &secret).await.context("keep the certificate")?;
         tracing::info!(secret = SECRET, "made a certificate");
-        Ok(new)
+        Ok(written)
+    }
+
+    fn secrets(&self) -> Api<Secret> {
+        Api::namespaced(self.client.clone(), &self.namespace)
     }
 
     /// Tells the API server how to know the certificate.
-    async fn tell(&self, kept: &Kept) -> anyhow::Result<()> {
+    async fn tell(&self, kept: &Kept) -> Result<(), Error> {
         let bundle = ByteString(kept.authorities.clone().into_bytes());
         let part = json!({"webhooks": [{"name": WEBHOOK, "clientConfig": {"caBundle": bundle}}]});
         apply_part::<ValidatingWebhookConfiguration>(&self.client, FIELD_MANAGER, &self.webhook, &part)
             .await
             .map(drop)
-            .map_err(|error| anyhow::anyhow!("{error}: {}", error.detail()))
     }
 
     fn names(&self) -> Vec<String> {
@@ -189,7 +239,7 @@ fn read(secret: &Secret) -> Option<Kept> {
 #[cfg(test)]
 mod tests {
     use std::sync::{
-        Arc, Mutex,
+        Mutex,
         atomic::{AtomicBool, Ordering},
     };
 
@@ -198,10 +248,12 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::domain::SystemClock;
 
     fn own(client: Client) -> Own {
         Own {
             client,
+            clock: Arc::new(SystemClock),
             namespace: "n".to_owned(),
             service: "console".to_owned(),
             webhook: "webhook".to_owned(),
@@ -225,12 +277,13 @@ mod tests {
             }
         });
         let own = own(Client::new(service, "n"));
-        let (certificate, mut shown, is_ready) = (Certificate::default(), None, AtomicBool::new(false));
+        let (certificate, mut done, is_ready) =
+            (Certificate::default(), Done::default(), AtomicBool::new(false));
         let ready = || is_ready.store(true, Ordering::Relaxed);
-        let told = own.look(&certificate, &mut shown, &ready).await;
+        let told = own.look(&certificate, &mut done, &ready).await;
         assert!(told.unwrap_err().to_string().contains("ValidatingWebhookConfiguration webhook"));
         assert!(is_ready.load(Ordering::Relaxed), "audit events come without it too");
-        assert_eq!(shown.as_ref(), Some(&kept));
+        assert_eq!(done.shown.as_ref(), Some(&kept));
     }
 
     #[tokio::test]
@@ -258,7 +311,7 @@ mod tests {
             }
         });
         let own = own(Client::new(service, "n"));
-        let kept = own.kept().await.unwrap();
+        let (_, kept) = own.kept().await.unwrap();
         let filled = written.lock().unwrap().take().unwrap();
         assert_eq!(filled["metadata"]["annotations"]["meta.helm.sh/release-name"], "ems-bots");
         assert_eq!(filled["metadata"]["resourceVersion"], "7", "two replicas make one certificate");

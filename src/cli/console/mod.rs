@@ -211,6 +211,7 @@ fn start_certificate(
     } else {
         let own = certificate::Own {
             client: client.clone(),
+            clock: Arc::new(SystemClock),
             namespace: args.pod_namespace.clone(),
             service: args.service.clone(),
             webhook: args.webhook.clone(),

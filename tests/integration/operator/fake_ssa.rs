@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 fn list_key(name: &str) -> Option<&'static str> {
     match name {
         "conditions" => Some("type"),
-        "containers" | "initContainers" | "volumes" | "env" => Some("name"),
+        "containers" | "initContainers" | "volumes" | "env" | "webhooks" => Some("name"),
         "ownerReferences" => Some("uid"),
         _ => None,
     }

@@ -1,5 +1,6 @@
 //! The operator against an API server and a homeserver in memory.
 
+mod certificate;
 mod children;
 mod cleanup;
 mod concurrency;
