@@ -70,6 +70,11 @@ pub(crate) const fn access(action: &'static str) -> Verb {
     Verb::new(Category::AccessEvent, action)
 }
 
+/// What the source of a record begins with that the console makes of an admission review.
+pub const ADMISSION_SOURCE: &str = "kubernetes:admission:";
+/// The same of audit events, and of those that were refused within an hour.
+pub const AUDIT_SOURCES: [&str; 2] = ["kubernetes:audit:", "kubernetes:refused:"];
+
 /// Somebody orders a bot.
 pub const CREATION: Verb = resource("bot.creation.requested");
 /// Somebody changes what a bot is asked to do.

@@ -46,6 +46,8 @@ pub struct InboxItem {
     pub id: i64,
     /// What it wants recorded.
     pub draft: RecordDraft,
+    /// The source that an authentic message names; it is not that of its record.
+    pub names: Option<String>,
 }
 
 /// What a source without events of its own shows of one object.

@@ -1,20 +1,74 @@
-//! Messages that other processes put into the trail's inbox become records.
+//! Messages that other processes put into the trail's inbox become records. By which ways anything has come is all that a
+//! worker can know of those who put it there: where nothing happens nothing comes, and it asks nobody.
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     metrics::Metrics,
     recorder::{Recorder, Stop},
+    sources::{Source, Sources, Standing},
 };
-use crate::store::Batch;
+use crate::{
+    domain::vocabulary::{ADMISSION_SOURCE, AUDIT_SOURCES},
+    store::{Batch, InboxItem},
+};
 
 const EVERY: Duration = Duration::from_secs(1);
 const PAGE: u32 = 200;
 /// A database that takes longer to tell that there is nothing may have been away.
 const ANSWER: Duration = Duration::from_secs(5);
+
+/// Cursor that keeps by which ways something has come.
+const CURSOR: &str = "worker:inbox";
+
+/// By which ways something authentic has come, ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Came {
+    anything: bool,
+    admission_reviews: bool,
+    audit_events: bool,
+}
+
+impl Came {
+    async fn known(recorder: &Recorder, cancel: &CancellationToken) -> Result<Self, Stop> {
+        let kept = recorder.cursor(CURSOR, cancel).await?;
+        Ok(kept.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default())
+    }
+
+    fn with(self, item: &InboxItem) -> Self {
+        let Some(source) = &item.names else { return self };
+        Self {
+            anything: true,
+            admission_reviews: self.admission_reviews || source.starts_with(ADMISSION_SOURCE),
+            audit_events: self.audit_events || AUDIT_SOURCES.iter().any(|start| source.starts_with(start)),
+        }
+    }
+}
+
+/// Says of the inbox, and of what comes by it, whether anything has come yet.
+pub(crate) async fn say(recorder: Recorder, sources: Sources, cancel: CancellationToken) -> Result<(), Stop> {
+    loop {
+        let came = match Came::known(&recorder, &cancel).await {
+            Err(Stop::Cancelled) => return Ok(()),
+            known => known?,
+        };
+        for (source, has_come, why) in [
+            (Source::Inbox, came.anything, "nothing has come from a console yet"),
+            (Source::AdmissionReviews, came.admission_reviews, "none has come yet"),
+            (Source::AuditEvents, came.audit_events, "none has come yet"),
+        ] {
+            sources.set(source, if has_come { Standing::On } else { Standing::Off(why.to_owned()) });
+        }
+        if cancel.run_until_cancelled(recorder.came.notified()).await.is_none() {
+            return Ok(());
+        }
+    }
+}
 
 /// Drains the inbox every second until cancelled.
 pub(crate) async fn run(recorder: Recorder, metrics: Metrics, cancel: CancellationToken) -> Result<(), Stop> {
@@ -76,12 +130,21 @@ pub(crate) async fn drain(
             return Ok(all);
         }
         let count = items.len();
+        let known = Came::known(recorder, cancel).await?;
+        let came = items.iter().fold(known, Came::with);
         let mut batch = Batch::default();
+        if came != known {
+            let text = serde_json::to_string(&came).unwrap_or_default();
+            batch.cursors.push((CURSOR.to_owned(), text));
+        }
         for item in items {
             batch.drained.push(item.id);
             batch.drafts.push(item.draft);
         }
         recorder.append(&batch, cancel).await?;
+        if came != known {
+            recorder.came.notify_one();
+        }
         metrics.drained(count);
         all += count;
     }

@@ -13,6 +13,7 @@ use super::{
     alive::Alive,
     capture::{self, Capture, LateKeys, Lookup, Rooms, Scope, Senders},
     guard::Guard,
+    inbox,
     media::{self, Keeper, Wants},
     recorder::Stop,
     session::{Session, Trouble},
@@ -49,6 +50,8 @@ impl Worker {
             };
             parts.spawn(watch.run(inner.clone()).in_current_span());
         }
+        let saying = inbox::say(self.recorder.clone(), sources.clone(), inner.clone());
+        parts.spawn(saying.in_current_span());
         let media = Wants::new(self.instructions.clone());
         if Scope::of(self.bot.kind) == Scope::Everything {
             let keeper = self.keeper(&session, media.clone(), sources.clone())?;

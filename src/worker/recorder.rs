@@ -69,12 +69,22 @@ pub struct Recorder {
     gate: Arc<Mutex<()>>,
     /// Rung when attachments were queued.
     queued: Arc<Notify>,
+    /// Rung when something has come into the inbox by another way than before.
+    pub(crate) came: Arc<Notify>,
 }
 
 impl Recorder {
     /// Over a store.
     pub fn new(store: Arc<dyn AuditStore>, clock: Arc<dyn Clock>, board: Board, metrics: Metrics) -> Self {
-        Self { store, clock, board, metrics, gate: Arc::default(), queued: Arc::default() }
+        Self {
+            store,
+            clock,
+            board,
+            metrics,
+            gate: Arc::default(),
+            queued: Arc::default(),
+            came: Arc::default(),
+        }
     }
 
     /// The clock that records are stamped with.

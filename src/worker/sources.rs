@@ -53,11 +53,17 @@ pub(crate) enum Source {
     Homeserver,
     /// Rooms that are deleted.
     DeletedRooms,
+    /// What other processes, which is the console, want recorded.
+    Inbox,
+    /// Requests to change a bot, of which the console is told before they are done.
+    AdmissionReviews,
+    /// Kubernetes' audit events, of which the console is told.
+    AuditEvents,
 }
 
 impl Source {
     /// Every source.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Rooms,
         Self::LateKeys,
         Self::History,
@@ -69,6 +75,9 @@ impl Source {
         Self::UserReports,
         Self::Homeserver,
         Self::DeletedRooms,
+        Self::Inbox,
+        Self::AdmissionReviews,
+        Self::AuditEvents,
     ];
 
     /// The name in the condition.
@@ -85,6 +94,9 @@ impl Source {
             Self::UserReports => "user reports",
             Self::Homeserver => "homeserver",
             Self::DeletedRooms => "deleted rooms",
+            Self::Inbox => "inbox",
+            Self::AdmissionReviews => "admission reviews",
+            Self::AuditEvents => "audit events",
         }
     }
 
@@ -94,6 +106,8 @@ impl Source {
             Self::LateKeys => "late_keys",
             Self::UserReports => "user_reports",
             Self::DeletedRooms => "deleted_rooms",
+            Self::AdmissionReviews => "admission_reviews",
+            Self::AuditEvents => "audit_events",
             other => other.words(),
         }
     }

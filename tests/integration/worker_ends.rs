@@ -88,6 +88,68 @@ async fn what_is_in_the_inbox_is_recorded_as_what_it_is() {
     assert!(!trail.iter().any(|draft| draft.action == "inbox.unauthenticated"), "{trail:?}");
 }
 
+/// Waits until the condition names these of what a console brings as on, and no other.
+async fn says_of_console(running: &Running, on: &[&str]) {
+    until(&format!("{on:?}"), || {
+        let message = running.board.get().recording.message;
+        let all = ["inbox", "admission reviews", "audit events"].iter().all(|source| {
+            let why =
+                if *source == "inbox" { "nothing has come from a console yet" } else { "none has come yet" };
+            let expected = if on.contains(source) { "on".to_owned() } else { format!("off: {why}") };
+            message.split("; ").any(|part| part == format!("{source}: {expected}"))
+        });
+        if all { Ok(()) } else { Err(message) }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn by_which_ways_a_console_has_brought_anything_is_said_and_recorded_also_after_a_restart() {
+    let stage = Stage::set().await;
+    let running = stage.start(None);
+    says_of_console(&running, &[]).await;
+    let forger = PgInbox::new(&stage.database.endpoint(Role::Inbox), "console-1", "guessed".into());
+    forger.put(1, &store_append::message("kubernetes:audit:1:secret.read", "forged")).await.unwrap();
+    until_recorded(&stage, "inbox.unauthenticated").await;
+    says_of_console(&running, &[]).await;
+    let ways = [
+        ("configuration:console:1", &["inbox"][..]),
+        ("kubernetes:admission:1:0", &["inbox", "admission reviews"]),
+        ("kubernetes:refused:1", &["inbox", "admission reviews", "audit events"]),
+    ];
+    for (counter, (source, on)) in (2..).zip(ways) {
+        inbox(&stage).put(counter, &store_append::message(source, source)).await.unwrap();
+        says_of_console(&running, on).await;
+    }
+    let switched = async |standing: &str| {
+        let to = |draft: &RecordDraft| {
+            let of_console = ["inbox", "admission_reviews", "audit_events"];
+            draft.action == "capture.source_switched"
+                && of_console.iter().any(|source| draft.changes[0].path == format!("/sources/{source}"))
+                && draft.changes[0].after == Some(standing.into())
+        };
+        stage.trail().await.iter().filter(|draft| to(draft)).count()
+    };
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while switched("on").await < 3 {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", stage.trail().await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    running.stop().await.unwrap();
+    let again = stage.start(None);
+    says_of_console(&again, &["inbox", "admission reviews", "audit events"]).await;
+    again.stop().await.unwrap();
+    assert_eq!(switched("on").await, 3, "a restart is no switch");
+}
+
+async fn until_recorded(stage: &Stage, action: &str) {
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !stage.trail().await.iter().any(|draft| draft.action == action) {
+        assert!(tokio::time::Instant::now() < deadline, "no {action}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inbox_is_emptied_before_the_trail_is_closed() {
     let stage = Stage::set().await;

@@ -219,7 +219,7 @@ impl About<'_> {
         let who = user.actor();
         let doubt = if self.caller.is_authenticated() { "" } else { DOUBT };
         let draft = RecordDraft {
-            source_id: format!("kubernetes:admission:{uid}:{}", part.mark),
+            source_id: format!("{}{uid}:{}", vocabulary::ADMISSION_SOURCE, part.mark),
             category: part.verb.category,
             action: part.verb.action.to_owned(),
             occurred: Occurred::At(self.now.as_millisecond()),

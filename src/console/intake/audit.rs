@@ -139,7 +139,7 @@ fn draft(event: &Event, object: &ObjectRef, topic: &Topic, caller: Caller) -> Re
         relations: relations(event, object, topic, &id, caller),
         changes: changes(event, object, topic),
         subjects: subjects(event, behalf),
-        ..record(format!("kubernetes:audit:{id}:{}", topic.verb.action), topic.verb)
+        ..record(format!("{}{id}:{}", vocabulary::AUDIT_SOURCES[0], topic.verb.action), topic.verb)
     }
 }
 
@@ -241,7 +241,7 @@ fn gap(unreadable: &[&str], caller: Caller) -> Option<Entry> {
         text: Some(format!("audit events that the API server reported and that cannot be read: {count}")),
         relations: unreadable.iter().filter_map(named).take(MAX_NAMED).map(relation).collect(),
         changes: vec![said("/events", json!({"count": count, "bytes": bytes, "sha256": hash}))],
-        ..record(format!("kubernetes:audit:unreadable:{hash}"), vocabulary::EVENTS_UNREADABLE)
+        ..record(format!("{}unreadable:{hash}", vocabulary::AUDIT_SOURCES[0]), vocabulary::EVENTS_UNREADABLE)
     };
     Some(Entry { target: Target::Everybody, draft })
 }

@@ -100,12 +100,14 @@ pub(super) async fn read(
         let mark = hex::encode(&claimed[..claimed.len().min(MARK)]);
         let source_id = format!("inbox:{writer}:{counter}:{mark}");
         let decoded = if authentic { content::decode(&body).ok() } else { None };
-        let draft = match decoded {
-            // What the message says of its own source does not count.
-            Some(draft) => RecordDraft { source_id, ..draft },
-            None => refused(authentic, id, &source_id, &body),
-        };
-        InboxItem { id, draft }
+        match decoded {
+            Some(mut draft) => {
+                // What the message says of its own source does not count.
+                let names = Some(std::mem::replace(&mut draft.source_id, source_id));
+                InboxItem { id, draft, names }
+            }
+            None => InboxItem { id, draft: refused(authentic, id, &source_id, &body), names: None },
+        }
     });
     Ok(items.collect())
 }

@@ -146,8 +146,14 @@ impl Survey {
             Source::UserReports => self.user_reports(cancel).await,
             Source::Homeserver => self.server(cancel).await,
             Source::DeletedRooms => self.deleted_rooms(cancel).await,
-            // Of these, sync tells.
-            Source::Rooms | Source::LateKeys | Source::History | Source::Attachments => Ok(()),
+            // Of these, sync and the console tell.
+            Source::Rooms
+            | Source::LateKeys
+            | Source::History
+            | Source::Attachments
+            | Source::Inbox
+            | Source::AdmissionReviews
+            | Source::AuditEvents => Ok(()),
         }
     }
 

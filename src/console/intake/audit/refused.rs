@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     console::estate::Estate,
-    domain::record::{Occurred, RecordDraft},
+    domain::{
+        record::{Occurred, RecordDraft},
+        vocabulary::AUDIT_SOURCES,
+    },
     trail::content,
 };
 
@@ -63,6 +66,7 @@ pub(super) fn of_the_hour(draft: RecordDraft, received: Timestamp) -> RecordDraf
     let occurred = Occurred::Between(start, start + HOUR * 1_000);
     let mut draft = RecordDraft { occurred, source_id: String::new(), ..draft };
     // It is known by all that it says.
-    draft.source_id = format!("kubernetes:refused:{}", hex::encode(Sha256::digest(content::encode(&draft))));
+    let mark = hex::encode(Sha256::digest(content::encode(&draft)));
+    draft.source_id = format!("{}{mark}", AUDIT_SOURCES[1]);
     draft
 }
