@@ -10,6 +10,7 @@ pub struct Metrics {
     reports: IntCounterVec,
     records: IntCounterVec,
     waiting: IntGauge,
+    left_over: IntGauge,
     oldest: IntGauge,
     certificate: IntGauge,
 }
@@ -84,6 +85,10 @@ impl Metrics {
                 &["way"],
             )?,
             waiting: gauge("ems_bots_console_waiting_records", "Records that wait for their trail.")?,
+            left_over: gauge(
+                "ems_bots_console_left_over_records",
+                "Records among those that wait whose bot was deleted, or never made.",
+            )?,
             oldest: gauge(
                 "ems_bots_console_oldest_waiting_seconds",
                 "Time for which the oldest record has been waiting for the trail of a bot that there is.",
@@ -134,6 +139,7 @@ impl Metrics {
 
     pub(super) fn waiting(&self, totals: WaitingTotals) {
         self.waiting.set(i64::try_from(totals.messages).unwrap_or(i64::MAX));
+        self.left_over.set(i64::try_from(totals.left_over).unwrap_or(i64::MAX));
         self.oldest.set(i64::try_from(totals.oldest.as_secs()).unwrap_or(i64::MAX));
     }
 

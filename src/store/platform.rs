@@ -61,7 +61,9 @@ pub enum Which {
 pub struct WaitingTotals {
     /// All messages.
     pub messages: u64,
-    /// For how long the oldest of those has been waiting whose bots were seen in the last ten minutes.
+    /// Those whose bots were not seen in the last ten minutes.
+    pub left_over: u64,
+    /// For how long the oldest of the others has been waiting.
     pub oldest: Duration,
 }
 

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     console_stage::{World, bot, entries, estate, estate_of, known, place, to_auditbot},
     store_append::message,
+    worker_stage::until,
 };
 
 #[tokio::test]
@@ -183,18 +184,19 @@ async fn what_waits_for_a_bot_that_there_is_not_is_given_up_after_a_month() {
     let unproven = Entry { target: Target::Bot(bot("invented")), draft: message("two", "two") };
     world.platform.keep(&messages(&[to("auditbot"), to("invented")], &estate(), true)).await.unwrap();
     world.platform.keep(&messages(&[unproven], &estate(), false)).await.unwrap();
+    assert_eq!(world.platform.totals().await.unwrap().left_over, 0, "there may be such bots");
     world.age(2).await;
-    assert_eq!(
-        world.platform.totals().await.unwrap().oldest,
-        Duration::ZERO,
-        "nobody has to look after them"
-    );
+    let totals = world.platform.totals().await.unwrap();
+    assert_eq!((totals.oldest, totals.left_over), (Duration::ZERO, 3), "nobody has to look after them");
     world.estate.send_replace(Arc::new(Estate::new(place(), [])));
     world.forwarder().sweep(patience).await.unwrap();
     assert_eq!(world.waiting().await, 3, "nobody knows yet which bots there are");
     world.estate.send_replace(Arc::new(estate()));
     world.forwarder().sweep(patience).await.unwrap();
     assert_eq!(world.waiting().await, 2, "that of somebody who proved nothing");
+    assert_eq!(world.platform.totals().await.unwrap().left_over, 1, "the other bot is there");
+    counted_as_left_over(&world, 1).await;
+    world.hurry().await;
     world.age(31).await;
     world.forwarder().sweep(patience).await.unwrap();
     let left = world.platform.take(10, Duration::ZERO, Which::All).await.unwrap().unwrap();
@@ -206,6 +208,21 @@ async fn what_waits_for_a_bot_that_there_is_not_is_given_up_after_a_month() {
     let trails: i64 =
         sqlx::query_scalar("SELECT count(*) FROM trail").fetch_one(&mut superuser).await.unwrap();
     assert_eq!(trails, 1, "invented names are forgotten");
+}
+
+/// Waits until a console at work says so in its metrics.
+async fn counted_as_left_over(world: &World, records: i32) {
+    let soft = CancellationToken::new();
+    let running = tokio::spawn(world.forwarder().run(soft.clone()));
+    until("they are counted", || {
+        let families = world.registry.gather();
+        let gauge = families.iter().find(|family| family.name() == "ems_bots_console_left_over_records");
+        let now = gauge.map(|family| family.get_metric()[0].get_gauge().get_value());
+        if now == Some(records.into()) { Ok(()) } else { Err(now) }
+    })
+    .await;
+    soft.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test]

@@ -246,17 +246,17 @@ impl PlatformStore for PgPlatform {
     }
 
     async fn totals(&self) -> Result<WaitingTotals, StoreError> {
-        let (messages, oldest): (i64, f64) = sqlx::query_as(
-            "SELECT (SELECT count(*) FROM waiting),
-                    coalesce(extract(epoch FROM now() - min(waiting.received_at)), 0)::float8
-             FROM waiting JOIN trail ON trail.id = waiting.trail
-             WHERE trail.seen > now() - interval '10 minutes'",
+        let (messages, left_over, oldest): (i64, i64, f64) = sqlx::query_as(
+            "SELECT count(*), count(*) FILTER (WHERE NOT of.is_there),
+                    coalesce(extract(epoch FROM now() - min(waiting.received_at) FILTER (WHERE of.is_there)), 0)::float8
+             FROM waiting
+             JOIN (SELECT id, seen > now() - interval '10 minutes' AS is_there FROM trail) AS of ON of.id = waiting.trail",
         )
         .fetch_one(&self.pool)
         .await
         .map_err(map)?;
         let oldest = Duration::try_from_secs_f64(oldest).unwrap_or_default();
-        Ok(WaitingTotals { messages: unsigned(messages), oldest })
+        Ok(WaitingTotals { messages: unsigned(messages), left_over: unsigned(left_over), oldest })
     }
 
     async fn seen(&self, bots: &[BotName]) -> Result<(), StoreError> {
