@@ -3,7 +3,11 @@
 //! A caller always states everything it wants of an object under one field manager. The live
 //! object is compared first, because an apply that changes nothing costs as much as a write.
 
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    time::Duration,
+};
 
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::{
@@ -12,10 +16,12 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{
+    brake::Brake,
     error::{Error, Result, describe, describe_name},
-    owned::owns_more,
+    owned::{interferer, owns_more},
     subset::contains,
 };
 
@@ -44,6 +50,32 @@ impl<K> Outcome<K> {
     }
 }
 
+/// What became of an object that is to stay as it is wanted.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Kept<K> {
+    /// It is as it is wanted.
+    AsWanted(K),
+    /// It is not, and somebody sees to it that it is not.
+    Fought {
+        /// The object as it is, if it is there.
+        live: Option<K>,
+        /// What to say of it.
+        fight: Fight,
+    },
+}
+
+/// An object that somebody else changes as often as it is put right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fight {
+    /// `Kind namespace/name`.
+    pub object: String,
+    /// The field manager that gave a field another value, or wrote last; `None` if the object is gone, or names
+    /// nobody else.
+    pub by: Option<String>,
+    /// It is left as it is for so long.
+    pub wait: Duration,
+}
+
 /// Applies a namespaced object under `manager`, if the live one differs.
 pub async fn apply<K>(client: &Client, manager: &str, desired: &K) -> Result<Outcome<K>>
 where
@@ -53,10 +85,8 @@ where
         + Clone
         + Debug,
 {
-    let api: Api<K> = Api::namespaced(client.clone(), &desired.namespace().unwrap_or_default());
+    let (api, live, wanted) = read(client, desired).await?;
     let name = desired.name_any();
-    let live = api.get_opt(&name).await.map_err(|e| Error::new("get", describe(desired), e))?;
-    let wanted = to_json("apply", &describe(desired), desired)?;
     let Some(live) = live else {
         let applied = patch(&api, &name, manager, None, &wanted).await?;
         return Ok(Outcome::Created(applied));
@@ -65,6 +95,50 @@ where
         return Ok(Outcome::Unchanged(live));
     }
     Ok(Outcome::Changed(patch(&api, &name, manager, None, &wanted).await?))
+}
+
+/// Like [`apply`], but ever more slowly where somebody else changes or deletes the object again and again.
+pub async fn keep<K>(client: &Client, manager: &str, desired: &K, brake: &Brake) -> Result<Kept<K>>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let (api, live, wanted) = read(client, desired).await?;
+    if let Some(live) = &live
+        && is_settled(live, manager, None, &wanted)?
+    {
+        return Ok(Kept::AsWanted(live.clone()));
+    }
+    let object = describe(desired);
+    let mut hash = DefaultHasher::new();
+    wanted.hash(&mut hash);
+    let Some(wait) = brake.wait(&object, hash.finish(), Instant::now()) else {
+        return Ok(Kept::AsWanted(patch(&api, &desired.name_any(), manager, None, &wanted).await?));
+    };
+    let by = match &live {
+        Some(live) => interferer(live.managed_fields(), manager, &to_json("read", &object, live)?, &wanted),
+        None => None,
+    };
+    Ok(Kept::Fought { live, fight: Fight { object, by, wait } })
+}
+
+/// The object as it is, if it is there, and as it is wanted.
+async fn read<K>(client: &Client, desired: &K) -> Result<(Api<K>, Option<K>, Value)>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), &desired.namespace().unwrap_or_default());
+    let found = api.get_opt(&desired.name_any()).await;
+    let live = found.map_err(|e| Error::new("get", describe(desired), e))?;
+    let wanted = to_json("apply", &describe(desired), desired)?;
+    Ok((api, live, wanted))
 }
 
 /// Applies a part of an object without namespace that somebody else made, if the live one differs. Returns whether

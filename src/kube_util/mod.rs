@@ -3,6 +3,7 @@
 
 pub mod apply;
 pub mod backoff;
+pub mod brake;
 pub mod conditions;
 pub mod create;
 pub mod error;
@@ -14,7 +15,7 @@ pub mod readiness;
 mod subset;
 pub mod watch;
 
-pub use apply::{Outcome, apply, apply_status};
+pub use apply::{Fight, Kept, Outcome, apply, apply_status, keep};
 pub use create::{Created, create_or_read};
 pub use error::{Error, Result};
 pub use subset::quantity;

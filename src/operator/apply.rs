@@ -1,14 +1,18 @@
 //! The apply step: writes every object that was built, and removes what is no longer built. (client)
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt::Debug};
 
-use k8s_openapi::api::{
-    apps::v1::StatefulSet,
-    core::v1::{PersistentVolumeClaim, Service, ServiceAccount},
-    networking::v1::NetworkPolicy,
-    rbac::v1::{Role, RoleBinding},
+use k8s_openapi::{
+    NamespaceResourceScope,
+    api::{
+        apps::v1::StatefulSet,
+        core::v1::{PersistentVolumeClaim, Service, ServiceAccount},
+        networking::v1::NetworkPolicy,
+        rbac::v1::{Role, RoleBinding},
+    },
 };
-use kube::ResourceExt as _;
+use kube::{Resource, ResourceExt as _};
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     build::Resources,
@@ -18,28 +22,48 @@ use super::{
     labels::{FIELD_MANAGER, selector_query},
     validate::Validated,
 };
-use crate::kube_util::{apply, orphans::delete_orphans};
+use crate::kube_util::{Fight, Kept, keep, orphans::delete_orphans};
 
-/// The workload as it is after the apply.
+/// What is there after the apply.
 #[derive(Debug, Clone)]
 pub struct Applied {
-    /// The workload.
-    pub stateful_set: StatefulSet,
+    /// The workload; `None` if somebody deletes it again and again.
+    pub stateful_set: Option<StatefulSet>,
+    /// Objects that are not as they were built, since somebody else changes them again and again.
+    pub fights: Vec<Fight>,
 }
 
 /// Applies all objects. The order: rights before who uses them, the volume before the pod.
 pub async fn apply_resources(ctx: &Ctx, resources: Resources) -> Result<Applied, Error> {
     let Resources { service_account, role, role_binding, network_policy, service, volume, stateful_set } =
         resources;
-    let client = &ctx.client;
-    apply(client, FIELD_MANAGER, &service_account).await?;
-    apply(client, FIELD_MANAGER, &role).await?;
-    apply(client, FIELD_MANAGER, &role_binding).await?;
-    apply(client, FIELD_MANAGER, &network_policy).await?;
-    apply(client, FIELD_MANAGER, &service).await?;
-    apply(client, FIELD_MANAGER, &volume).await?;
-    let stateful_set = apply(client, FIELD_MANAGER, &stateful_set).await?.into_inner();
-    Ok(Applied { stateful_set })
+    let mut fights = Vec::new();
+    kept(ctx, &service_account, &mut fights).await?;
+    kept(ctx, &role, &mut fights).await?;
+    kept(ctx, &role_binding, &mut fights).await?;
+    kept(ctx, &network_policy, &mut fights).await?;
+    kept(ctx, &service, &mut fights).await?;
+    kept(ctx, &volume, &mut fights).await?;
+    let stateful_set = kept(ctx, &stateful_set, &mut fights).await?;
+    Ok(Applied { stateful_set, fights })
+}
+
+/// The object as it is now.
+async fn kept<K>(ctx: &Ctx, desired: &K, fights: &mut Vec<Fight>) -> Result<Option<K>, Error>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Debug,
+{
+    Ok(match keep(&ctx.client, FIELD_MANAGER, desired, &ctx.brake).await? {
+        Kept::AsWanted(object) => Some(object),
+        Kept::Fought { live, fight } => {
+            fights.push(fight);
+            live
+        }
+    })
 }
 
 /// Removes objects of this bot that an earlier release made under other names.

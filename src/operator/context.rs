@@ -9,7 +9,7 @@ use super::{entropy::Entropy, metrics::Metrics, seen::Recent, validate::Claim};
 use crate::{
     domain::{Clock, Localpart, ServerName},
     homeserver::{Connect, Result as HomeserverResult},
-    kube_util::{backoff::Backoff, events::Events},
+    kube_util::{backoff::Backoff, brake::Brake, events::Events},
 };
 
 /// How to reach a homeserver.
@@ -73,6 +73,8 @@ pub struct Ctx {
     pub events: Events,
     /// Failures per bot, by UID.
     pub backoff: Backoff<String>,
+    /// Objects that somebody else changes again and again.
+    pub brake: Brake,
     /// Who claims which account.
     pub claims: Claims,
     /// Asks that the children of a namespace be watched.

@@ -1,6 +1,6 @@
 //! One look at a bot that is not being deleted: complete, or only at what its worker reports.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use kube::ResourceExt as _;
 
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     crd::{Bot, TrailStatus},
     domain::{Failure as _, Retry, worker::Check},
-    kube_util::{apply::add_finalizer, events::Notice},
+    kube_util::{Fight, apply::add_finalizer, events::Notice},
 };
 
 /// What is known so far; an error leaves in it what was reached before.
@@ -37,6 +37,8 @@ pub(super) struct Progress {
     pub(super) notices: Vec<Notice>,
     /// Something that the bot works without is to be tried again soon.
     pub(super) unfinished: bool,
+    /// An object is left for so long as somebody else makes it.
+    pub(super) again: Option<Duration>,
 }
 
 impl Progress {
@@ -51,6 +53,7 @@ impl Progress {
             facts: Facts::default(),
             notices: Vec::new(),
             unfinished: false,
+            again: None,
         }
     }
 }
@@ -119,7 +122,9 @@ pub(super) async fn complete<B: Bot>(
         return Err(foreign_workload(&foreign.name_any()).into());
     }
     let applied = Box::pin(apply_resources(ctx, build(&valid, &workload, &ctx.settings, &hash))).await?;
-    progress.worker = worker_state(Some(&applied.stateful_set), found.pod.as_ref());
+    progress.worker = worker_state(applied.stateful_set.as_ref(), found.pod.as_ref());
+    progress.again = applied.fights.iter().map(|fight| fight.wait).min();
+    progress.notices.extend(applied.fights.iter().map(fought));
     let fingerprint = fingerprint(bot);
     if ctx.recent.complete(&valid.uid, &fingerprint, std::time::Duration::MAX).is_none() {
         Box::pin(remove_orphans(ctx, &valid)).await?;
@@ -129,13 +134,31 @@ pub(super) async fn complete<B: Bot>(
         ctx.recent.forget(&valid.uid);
         return Ok(());
     }
+    if progress.again.is_some() {
+        // Only a complete look puts it right.
+        ctx.recent.forget(&valid.uid);
+        return Ok(());
+    }
     let complete = Complete {
         account: progress.account.clone(),
         facts: progress.facts.clone(),
-        workload_generation: applied.stateful_set.metadata.generation,
+        workload_generation: applied.stateful_set.and_then(|live| live.metadata.generation),
     };
     ctx.recent.remember(look, fingerprint, complete);
     Ok(())
+}
+
+/// Two who do not know of each other write without end: one of them must be told to stop.
+fn fought(fight: &Fight) -> Notice {
+    let object = &fight.object;
+    let who = match &fight.by {
+        Some(manager) => format!("field manager {manager} changes {object}"),
+        None => format!("somebody changes or deletes {object}"),
+    };
+    let note = format!(
+        "{who} as often as it is put right, which is done at growing distance now; have that stopped, or pause the bot"
+    );
+    told(true, "ObjectFoughtOver", note)
 }
 
 /// The bot works all the same: what the console has for its trail waits there.

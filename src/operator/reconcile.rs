@@ -75,13 +75,15 @@ async fn reconcile_bot<B: Bot>(bot: &B, ctx: &Ctx) -> Result<Action, Error> {
     let names = Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default());
     let mut progress = Progress::new();
     let result = Box::pin(provision(bot, ctx, &names, &mut progress)).await;
+    let again = progress.again;
     let is_settled = progress.worker.is_ready() && !progress.unfinished;
     report(bot, ctx, progress, result.as_ref().err()).await?;
     result?;
     ctx.backoff.succeeded(&bot.uid().unwrap_or_default());
     let resync = ctx.settings.resync;
     let spread = resync.mul_f64(0.9 + 0.1 * jitter(ctx.entropy.as_ref()));
-    Ok(Action::requeue(if is_settled { spread } else { POLL.min(spread) }))
+    let after = if is_settled { spread } else { POLL.min(spread) };
+    Ok(Action::requeue(again.map_or(after, |wait| wait.min(after))))
 }
 
 /// Only the worker has changed, or everything is to be looked at.
@@ -98,7 +100,7 @@ async fn provision<B: Bot>(bot: &B, ctx: &Ctx, names: &Names, progress: &mut Pro
 
 /// Writes the operator's share of the status if it differs, and tells people what happened.
 async fn report<B: Bot>(bot: &B, ctx: &Ctx, progress: Progress, error: Option<&Error>) -> Result<(), Error> {
-    let Progress { mut account, mut worker, facts, mut notices, unfinished: _ } = progress;
+    let Progress { mut account, mut worker, facts, mut notices, unfinished: _, again: _ } = progress;
     if let Some(error) = error {
         ctx.recent.forget(&bot.uid().unwrap_or_default());
         let admin_api = bot.common().homeserver.admin_api();

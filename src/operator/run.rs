@@ -20,6 +20,7 @@ use crate::{
     kube_util::{
         apply,
         backoff::Backoff,
+        brake::Brake,
         events::Events,
         lease::{Elector, LeaseConfig, Loss},
         readiness::Readiness,
@@ -33,6 +34,8 @@ pub const LEASE: &str = "lease";
 const HOUSEKEEPING: Duration = Duration::from_secs(15);
 /// Failures of so many bots are remembered.
 const BACKOFF_CAPACITY: usize = 20_000;
+/// That so many objects were written lately is remembered.
+const BRAKE_CAPACITY: usize = 50_000;
 
 /// What the operator is made of.
 pub struct Operator {
@@ -161,6 +164,7 @@ impl Operator {
                     let mut claims = claimants.0.claims(server, username);
                     claims.extend(claimants.1.claims(server, username));
                     claims
+                brake: Brake::new(self.settings.resync, BRAKE_CAPACITY),
                 }),
                 watch_namespace: Arc::new(move |namespace| {
                     let Some(ctx) = weak.upgrade() else { return };

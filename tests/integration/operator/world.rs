@@ -10,7 +10,7 @@ use ems_bots::{
     crd::{AdminBot, AuditBot, Bot},
     domain::{Clock, Localpart, ServerName, UserId},
     homeserver::{Connect, mock::MockHomeserver},
-    kube_util::{backoff::Backoff, events::Events},
+    kube_util::{backoff::Backoff, brake::Brake, events::Events},
     operator::{
         Ctx, Error, Settings, entropy::Entropy, metrics::Metrics, reconcile, seen::Recent, status::types,
         validate::Claim,
@@ -181,6 +181,7 @@ impl World {
             settings: self.settings.clone(),
             metrics: Metrics::new(&prometheus::Registry::new()).unwrap(),
             backoff: Backoff::new(std::time::Duration::from_secs(1), std::time::Duration::from_mins(1), 10),
+            brake: Brake::new(self.settings.resync, 100),
             claims: Arc::new(move |_, _| claims.lock().unwrap().clone()),
             watch_namespace: Arc::new(|_| ()),
             recent: Recent::default(),
