@@ -10,7 +10,7 @@ use std::{
 
 use futures::{Stream, StreamExt as _};
 use kube::{
-    Api, Client, Resource, ResourceExt as _,
+    Api, Client, Resource,
     api::ObjectMeta,
     core::{ApiResource, DeserializeGuard, DynamicObject, PartialObjectMeta},
     runtime::{
@@ -63,21 +63,27 @@ where
 pub enum Seen {
     /// One object came, changed or went.
     Object {
+        /// Its namespace.
+        namespace: String,
         /// Its name.
         name: String,
         /// It is gone, or it lacks a field that the manager applied: somebody else has removed it or given it another
         /// value.
         touched: bool,
     },
-    /// The watch has started (anew): anything may have changed.
-    All,
+    /// The watch has started (anew): anything may have changed. What was touched since the first time is told one by one
+    /// besides.
+    All {
+        /// Nothing was known before.
+        first: bool,
+    },
 }
 
-/// Changes of the metadata of all objects of a kind in a namespace, and whether they concern what `manager` applied.
+/// Changes of the metadata of all objects of a kind in a namespace, or in all of them, and whether they concern what `manager` applied.
 /// While the right to watch is missing it is tried again with a growing delay; said once, when it begins.
 pub fn metadata<K>(
     client: Client,
-    namespace: &str,
+    namespace: Option<&str>,
     labels: Option<&str>,
     manager: &'static str,
 ) -> impl Stream<Item = Seen> + Send + use<K>
@@ -90,40 +96,39 @@ where
         + Sync
         + 'static,
 {
-    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client, namespace);
+    let api: Api<PartialObjectMeta<K>> = match namespace {
+        Some(namespace) => Api::namespaced(client, namespace),
+        None => Api::all(client),
+    };
     let config = watcher::Config { label_selector: labels.map(Into::into), ..watcher::Config::default() };
-    let namespace = namespace.to_owned();
+    let namespace = namespace.unwrap_or("(all)").to_owned();
     let mut failing = false;
-    let mut held = Held { manager, fields: HashMap::new() };
-    watcher(api, config.any_semantic()).default_backoff().filter_map(move |event| {
-        let object = |name, touched| Some(Seen::Object { name, touched });
+    let mut held = Held::new(manager);
+    watcher(api, config.any_semantic()).default_backoff().flat_map(move |event| {
         let seen = match event {
-            Ok(Event::Apply(changed)) => object(changed.name_any(), held.changed(&changed.metadata)),
-            Ok(Event::Delete(gone)) => {
-                held.forget(&gone.metadata);
-                object(gone.name_any(), true)
-            }
+            Ok(Event::Apply(changed)) => vec![held.changed(&changed.metadata)],
+            Ok(Event::Delete(gone)) => vec![held.gone(&gone.metadata)],
             Ok(Event::Init) => {
-                held.fields.clear();
-                None
+                held.begin();
+                Vec::new()
             }
             Ok(Event::InitApply(found)) => {
-                held.changed(&found.metadata);
-                None
+                held.found(&found.metadata);
+                Vec::new()
             }
             Ok(Event::InitDone) => {
                 failing = false;
-                Some(Seen::All)
+                held.all()
             }
             Err(error) => {
                 if !failing {
                     tracing::warn!(%error, namespace, kind = %K::kind(&()), "watch failed; trying again");
                 }
                 failing = true;
-                None
+                Vec::new()
             }
         };
-        async move { seen }
+        futures::stream::iter(seen)
     })
 }
 
@@ -132,28 +137,79 @@ where
 /// neither does the manager itself when it gives its fields new values.
 struct Held {
     manager: &'static str,
-    fields: HashMap<String, Option<u64>>,
+    known: HashMap<String, Known>,
+    /// What was known before everything was listed once more.
+    before: HashMap<String, Known>,
+    /// What the list shows to be touched.
+    listed: Vec<Seen>,
+    is_first: bool,
+}
+
+struct Known {
+    namespace: String,
+    name: String,
+    fields: Option<u64>,
+}
+
+impl Known {
+    fn seen(self, touched: bool) -> Seen {
+        Seen::Object { namespace: self.namespace, name: self.name, touched }
+    }
 }
 
 impl Held {
-    /// Takes down what is held now. Whether it is something else than before, or nothing of a new object.
-    fn changed(&mut self, object: &ObjectMeta) -> bool {
-        let entries = object.managed_fields.iter().flatten();
-        let now = entries
-            .filter(|entry| is_applied_by(entry, self.manager, None))
-            .map(|entry| {
-                let mut hash = DefaultHasher::new();
-                entry.fields_v1.as_ref().map(|fields| &fields.0).hash(&mut hash);
-                hash.finish()
-            })
-            .next();
-        let before = self.fields.insert(object.uid.clone().unwrap_or_default(), now);
-        before.map_or(now.is_none(), |before| before != now)
+    fn new(manager: &'static str) -> Self {
+        Self { manager, known: HashMap::new(), before: HashMap::new(), listed: Vec::new(), is_first: true }
     }
 
-    fn forget(&mut self, object: &ObjectMeta) {
-        self.fields.remove(object.uid.as_deref().unwrap_or_default());
+    /// Takes down what is held now. Touched, if it is something else than before, or nothing of a new object.
+    fn changed(&mut self, object: &ObjectMeta) -> Seen {
+        let uid = object.uid.clone().unwrap_or_default();
+        let fields = self.fields(object);
+        let before = self.known.remove(&uid).or_else(|| self.before.remove(&uid));
+        let touched = before.map_or(fields.is_none(), |before| before.fields != fields);
+        self.known.insert(uid, Known { fields, ..known(object) });
+        known(object).seen(touched)
     }
+
+    fn gone(&mut self, object: &ObjectMeta) -> Seen {
+        self.known.remove(object.uid.as_deref().unwrap_or_default());
+        known(object).seen(true)
+    }
+
+    /// Everything is about to be listed; a list that broke off before its end is no news of what it did not come to.
+    fn begin(&mut self) {
+        self.before.extend(self.known.drain());
+    }
+
+    fn found(&mut self, object: &ObjectMeta) {
+        let seen = self.changed(object);
+        if matches!(seen, Seen::Object { touched: true, .. }) {
+            self.listed.push(seen);
+        }
+    }
+
+    /// Everything is listed.
+    fn all(&mut self) -> Vec<Seen> {
+        let first = std::mem::replace(&mut self.is_first, false);
+        let gone = self.before.drain().map(|(_, gone)| gone.seen(true));
+        let touched: Vec<Seen> = self.listed.drain(..).chain(gone).collect();
+        std::iter::once(Seen::All { first }).chain(touched.into_iter().filter(|_| !first)).collect()
+    }
+
+    fn fields(&self, object: &ObjectMeta) -> Option<u64> {
+        let mut entries = object.managed_fields.iter().flatten();
+        entries.find(|entry| is_applied_by(entry, self.manager, None)).map(|entry| {
+            let mut hash = DefaultHasher::new();
+            entry.fields_v1.as_ref().map(|fields| &fields.0).hash(&mut hash);
+            hash.finish()
+        })
+    }
+}
+
+fn known(object: &ObjectMeta) -> Known {
+    let [namespace, name] = [&object.namespace, &object.name].map(|part| part.clone().unwrap_or_default());
+    Known { namespace, name, fields: None }
 }
 
 /// Tasks per namespace: started with the first object of a namespace, stopped after its last.
@@ -203,7 +259,10 @@ mod tests {
     use super::*;
 
     fn object(uid: &str, managed: &serde_json::Value) -> ObjectMeta {
-        serde_json::from_value(serde_json::json!({"uid": uid, "managedFields": managed})).unwrap()
+        let name = format!("child-{uid}");
+        serde_json::from_value(serde_json::json!({
+            "namespace": "tenant", "name": name, "uid": uid, "managedFields": managed}))
+        .unwrap()
     }
 
     fn by(manager: &str, operation: &str, fields: &[&str]) -> serde_json::Value {
@@ -214,8 +273,10 @@ mod tests {
 
     #[test]
     fn only_who_takes_a_field_away_is_noticed() {
-        let mut held = Held { manager: "me", fields: HashMap::new() };
-        let mut changed = |uid, managed: &[serde_json::Value]| held.changed(&object(uid, &managed.into()));
+        let mut held = Held::new("me");
+        let mut changed = |uid, managed: &[serde_json::Value]| {
+            matches!(held.changed(&object(uid, &managed.into())), Seen::Object { touched: true, .. })
+        };
         let mine = by("me", "Apply", &["f:a", "f:b"]);
         assert!(!changed("1", std::slice::from_ref(&mine)), "what is new was just made");
         let others = [by("other", "Update", &["f:c"]), mine.clone(), by("me", "Update", &["f:d"])];
@@ -224,6 +285,35 @@ mod tests {
         assert!(changed("1", &[mine]), "and back");
         assert!(changed("1", &[]), "everything");
         assert!(changed("2", &[by("other", "Update", &["f:a"])]), "somebody else made it");
+    }
+
+    #[test]
+    fn what_was_touched_while_nobody_watched_is_noticed() {
+        let mut held = Held::new("me");
+        let (mine, less) = (by("me", "Apply", &["f:a", "f:b"]), by("me", "Apply", &["f:a"]));
+        let mut list = |managed: &[(&str, &serde_json::Value)]| {
+            held.begin();
+            for (uid, managed) in managed {
+                held.found(&object(uid, &serde_json::json!([managed])));
+            }
+            // A list that breaks off is begun once more.
+            held.begin();
+            for (uid, managed) in managed {
+                held.found(&object(uid, &serde_json::json!([managed])));
+            }
+            held.all()
+        };
+        let all = |first, touched: &[&str]| {
+            let touched = touched.iter().map(|uid| {
+                let (namespace, name) = ("tenant".to_owned(), format!("child-{uid}"));
+                Seen::Object { namespace, name, touched: true }
+            });
+            std::iter::once(Seen::All { first }).chain(touched).collect::<Vec<_>>()
+        };
+        assert_eq!(list(&[("1", &mine), ("2", &mine), ("3", &mine)]), all(true, &[]));
+        assert_eq!(list(&[("1", &mine), ("2", &mine), ("3", &mine)]), all(false, &[]));
+        assert_eq!(list(&[("1", &mine), ("2", &less)]), all(false, &["2", "3"]));
+        assert_eq!(list(&[("1", &mine), ("2", &less)]), all(false, &[]));
     }
 
     #[tokio::test]

@@ -12,9 +12,8 @@ use k8s_openapi::{
     NamespaceResourceScope,
     api::{
         apps::v1::StatefulSet,
-        core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service, ServiceAccount},
+        core::v1::{PersistentVolumeClaim, Secret, Service, ServiceAccount},
         networking::v1::NetworkPolicy,
-        rbac::v1::{Role, RoleBinding},
     },
 };
 use kube::{
@@ -129,22 +128,31 @@ impl<B: Bot> Bots<B> {
         counts
     }
 
-    /// Something in the namespace has changed: those whom it concerns are looked at.
-    fn changed(&self, ctx: &Ctx, namespace: &str, sort: Sort, seen: &Seen) {
-        let Seen::Object { name, touched } = seen else { return self.look(ctx, namespace, true, |_| true) };
+    /// Something has changed, in this namespace or in any: those whom it concerns are looked at.
+    fn changed(&self, ctx: &Ctx, namespace: Option<&str>, sort: Sort, seen: &Seen) {
         let names = |bot: &B| Names::new(B::KIND, &bot.name_any(), &bot.uid().unwrap_or_default());
-        match sort {
-            Sort::Secret => self.look(ctx, namespace, true, |bot| secret_names(bot).contains(name)),
-            Sort::Workload => self.look(ctx, namespace, *touched, |bot| names(bot).worker() == *name),
-            Sort::Other if *touched => self.look(ctx, namespace, true, |bot| names(bot).is_applied(name)),
-            Sort::Other => {}
+        match (sort, seen) {
+            (Sort::Secret, Seen::All { .. }) => self.look(ctx, namespace, true, |_| true),
+            (Sort::Workload, Seen::All { first }) => self.look(ctx, namespace, *first, |_| true),
+            (Sort::Other, Seen::All { first: true }) => self.look(ctx, namespace, true, |_| true),
+            (Sort::Secret, Seen::Object { namespace, name, .. }) => {
+                self.look(ctx, Some(namespace), true, |bot| secret_names(bot).contains(name));
+            }
+            (Sort::Workload, Seen::Object { namespace, name, touched }) => {
+                self.look(ctx, Some(namespace), *touched, |bot| names(bot).worker() == *name);
+            }
+            (Sort::Other, Seen::Object { namespace, name, touched: true }) => {
+                self.look(ctx, Some(namespace), true, |bot| names(bot).is_applied(name));
+            }
+            (Sort::Other, Seen::All { first: false } | Seen::Object { touched: false, .. }) => {}
         }
     }
 
-    fn look(&self, ctx: &Ctx, namespace: &str, completely: bool, concerns: impl Fn(&B) -> bool) {
+    fn look(&self, ctx: &Ctx, namespace: Option<&str>, completely: bool, concerns: impl Fn(&B) -> bool) {
         for bot in self.store.state() {
             let is_concerned = bot.0.as_ref().is_ok_and(&concerns);
-            if bot.namespace().as_deref() != Some(namespace) || !is_concerned {
+            let is_there = namespace.is_none_or(|namespace| bot.namespace().as_deref() == Some(namespace));
+            if !is_there || !is_concerned {
                 continue;
             }
             if completely {
@@ -170,38 +178,57 @@ enum Sort {
     Secret,
     /// Its status counts, and what was applied of it.
     Workload,
-    /// Only what was applied of it counts. The operator writes some of these itself whenever a worker reports.
+    /// Only what was applied of it counts.
     Other,
 }
 
-/// Watches the children of one namespace until cancelled.
+/// Watches in one namespace until cancelled: what only its tenant can open to the operator.
 pub async fn watch_children<A: Bot, B: Bot>(
     client: Client,
     namespace: String,
     ctx: Arc<Ctx>,
     bots: (Bots<A>, Bots<B>),
 ) {
-    let secrets = watch::metadata::<Secret>(client.clone(), &namespace, None, FIELD_MANAGER);
+    let here = Some(namespace.as_str());
+    let secrets = watch::metadata::<Secret>(client.clone(), here, None, FIELD_MANAGER);
     let changes = [
         secrets.map(|seen| (Sort::Secret, seen)).boxed(),
-        children::<StatefulSet>(&client, &namespace, Sort::Workload),
-        children::<NetworkPolicy>(&client, &namespace, Sort::Other),
-        children::<Role>(&client, &namespace, Sort::Other),
-        children::<RoleBinding>(&client, &namespace, Sort::Other),
-        children::<ServiceAccount>(&client, &namespace, Sort::Other),
-        children::<Service>(&client, &namespace, Sort::Other),
-        children::<PersistentVolumeClaim>(&client, &namespace, Sort::Other),
-        children::<ConfigMap>(&client, &namespace, Sort::Other),
+        children::<StatefulSet>(&client, here, Sort::Workload),
     ];
+    follow(changes, here, &ctx, &bots).await;
+}
+
+/// Watches in all namespaces until cancelled, with one connection for each kind: kinds of which whoever reads them
+/// learns no secret. Roles and their bindings, and the copy of the trail's point, are no such kinds, and not worth
+/// connections for each namespace: the next look puts them right.
+pub async fn watch_everywhere<A: Bot, B: Bot>(ctx: Arc<Ctx>, bots: (Bots<A>, Bots<B>)) {
+    let client = &ctx.client;
+    let changes = [
+        children::<NetworkPolicy>(client, None, Sort::Other),
+        children::<ServiceAccount>(client, None, Sort::Other),
+        children::<Service>(client, None, Sort::Other),
+        children::<PersistentVolumeClaim>(client, None, Sort::Other),
+    ];
+    follow(changes, None, &ctx, &bots).await;
+}
+
+type Changes = BoxStream<'static, (Sort, Seen)>;
+
+async fn follow<A: Bot, B: Bot>(
+    changes: impl IntoIterator<Item = Changes>,
+    namespace: Option<&str>,
+    ctx: &Ctx,
+    bots: &(Bots<A>, Bots<B>),
+) {
     let mut changes = futures::stream::select_all(changes);
     while let Some((sort, seen)) = changes.next().await {
-        bots.0.changed(&ctx, &namespace, sort, &seen);
-        bots.1.changed(&ctx, &namespace, sort, &seen);
+        bots.0.changed(ctx, namespace, sort, &seen);
+        bots.1.changed(ctx, namespace, sort, &seen);
     }
 }
 
 /// Changes of what the operator has made of this kind.
-fn children<K>(client: &Client, namespace: &str, sort: Sort) -> BoxStream<'static, (Sort, Seen)>
+fn children<K>(client: &Client, namespace: Option<&str>, sort: Sort) -> Changes
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
         + Clone

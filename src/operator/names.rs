@@ -75,9 +75,9 @@ impl Names {
         format!("{}-trail", self.base)
     }
 
-    /// Whether an object of this name may be one that is applied for this bot; of which kind does not matter.
+    /// Whether an object of this name may be one that is applied for this bot and watched; of which kind does not matter.
     pub fn is_applied(&self, name: &str) -> bool {
-        [self.worker(), self.worker_data(), self.inbox(), self.trail()].iter().any(|own| own == name)
+        [self.worker(), self.worker_data()].iter().any(|own| own == name)
     }
 
     /// Localpart of the worker's own server-admin account: one per custom resource.
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn what_is_applied_is_known_by_its_name() {
         let names = Names::new(BotKind::Audit, "main", UID);
-        for own in ["worker", "worker-data", "inbox", "trail"] {
+        for own in ["worker", "worker-data"] {
             assert!(names.is_applied(&format!("auditbot-main-{own}")), "{own}");
         }
         assert!(!names.is_applied("auditbot-worker") && !names.is_applied("auditbot-main-account"));

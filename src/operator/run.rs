@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     context::{ConnectFactory, Ctx, Settings},
-    controller::{Bots, Ends, control, known, watch_children},
+    controller::{Bots, Ends, control, known, watch_children, watch_everywhere},
     entropy::SystemEntropy,
     labels::FIELD_MANAGER,
     metrics::Metrics,
@@ -134,9 +134,16 @@ impl Operator {
                 count(&metrics, &audit_bots);
             }
         };
+        let bots = (admin_bots.clone(), audit_bots.clone());
+        let children = async {
+            // Who is not known yet cannot be looked at, and is looked at without a reason anyway.
+            futures::future::join(known(&admin_bots), known(&audit_bots)).await;
+            watch_everywhere(Arc::clone(&ctx), bots).await;
+        };
         tokio::select! {
             _ = kinds => {}
             () = housekeeping => {}
+            () = children => {}
         }
     }
 
@@ -157,6 +164,7 @@ impl Operator {
                 connect: self.connect,
                 clock: Arc::new(SystemClock),
                 entropy: Arc::new(SystemEntropy),
+                brake: Brake::new(self.settings.resync, BRAKE_CAPACITY),
                 settings: self.settings,
                 metrics: self.metrics,
                 backoff: Backoff::new(Duration::from_secs(1), Duration::from_mins(5), BACKOFF_CAPACITY),
@@ -164,7 +172,6 @@ impl Operator {
                     let mut claims = claimants.0.claims(server, username);
                     claims.extend(claimants.1.claims(server, username));
                     claims
-                brake: Brake::new(self.settings.resync, BRAKE_CAPACITY),
                 }),
                 watch_namespace: Arc::new(move |namespace| {
                     let Some(ctx) = weak.upgrade() else { return };

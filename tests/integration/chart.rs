@@ -387,6 +387,8 @@ fn the_operator_has_everywhere_what_it_needs_everywhere() {
     grant("ems.element.io", &["adminbots/finalizers", "auditbots/finalizers"], &["update"]);
     grant("", &["events"], &["create", "patch"]);
     grant("events.k8s.io", &["events"], &["create", "patch"]);
+    grant("", &["persistentvolumeclaims", "serviceaccounts", "services"], &["list", "watch"]);
+    grant("networking.k8s.io", &["networkpolicies"], &["list", "watch"]);
     assert_eq!(rights(find(&documents, "ClusterRole", "ems-bots-operator")), expected);
     let binding = find(&documents, "ClusterRoleBinding", "ems-bots-operator");
     assert_eq!(

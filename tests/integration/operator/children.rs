@@ -1,7 +1,7 @@
-//! What the operator has made is watched: what somebody deletes or changes comes back at once, and what others write beside
+//! What the operator has made is watched, most of it: what somebody deletes or changes comes back at once, and what others write beside
 //! it, or the operator itself, is no reason to look at a bot.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use ems_bots::{
     crd::AuditBot,
@@ -11,6 +11,11 @@ use ems_bots::{
         run::{LEASE, Operator},
         status::types,
     },
+};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
@@ -94,24 +99,96 @@ fn complete_looks(asked: &[Call]) -> usize {
     reads(asked, "/secrets/ems-bots-database")
 }
 
-/// What a bot has, and a field of each that the operator states.
-const CHILDREN: [(&str, &str, &str); 10] = [
+/// What a bot has that is watched, and a field of each that the operator states.
+const WATCHED: [(&str, &str, &str); 5] = [
     ("networkpolicies", "auditbot-worker", "/spec/egress"),
-    ("roles", "auditbot-worker", "/rules"),
-    ("rolebindings", "auditbot-worker", "/subjects"),
     ("serviceaccounts", "auditbot-worker", "/metadata/ownerReferences"),
     ("services", "auditbot-worker", "/spec/ports"),
     ("persistentvolumeclaims", "auditbot-worker-data", "/metadata/labels/ems.element.io~1bot"),
-    ("configmaps", "auditbot-trail", "/data/size"),
     ("statefulsets", "auditbot-worker", "/metadata/labels/app.kubernetes.io~1name"),
-    ("roles", "auditbot-inbox", "/rules"),
-    ("rolebindings", "auditbot-inbox", "/subjects"),
 ];
+
+/// And what is not: to read it everywhere would be a right too many, and a connection for each namespace.
+const LOOKED_AT: [(&str, &str); 5] = [
+    ("roles", "auditbot-worker"),
+    ("rolebindings", "auditbot-worker"),
+    ("configmaps", "auditbot-trail"),
+    ("roles", "auditbot-inbox"),
+    ("rolebindings", "auditbot-inbox"),
+];
+
+#[tokio::test(start_paused = true)]
+async fn two_watches_for_each_namespace_and_one_for_each_harmless_kind_are_all() {
+    let stage = Stage::set().await;
+    stage.world.api.take_calls();
+    // Each watch is begun again after some minutes.
+    tokio::time::sleep(Duration::from_mins(8)).await;
+    let calls = stage.world.api.take_calls();
+    let watched: BTreeSet<&str> =
+        calls.iter().filter(|call| call.is_watch()).map(|call| call.path.as_str()).collect();
+    let of_tenant = [
+        format!("/api/v1/namespaces/{NAMESPACE}/secrets"),
+        format!("/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets"),
+    ];
+    let mut expected: BTreeSet<&str> = of_tenant.iter().map(String::as_str).collect();
+    expected.extend([
+        "/api/v1/persistentvolumeclaims",
+        "/api/v1/serviceaccounts",
+        "/api/v1/services",
+        "/apis/ems.element.io/v1alpha1/adminbots",
+        "/apis/ems.element.io/v1alpha1/auditbots",
+        "/apis/networking.k8s.io/v1/networkpolicies",
+    ]);
+    assert_eq!(watched, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_watched_comes_back_with_the_next_look() {
+    let stage = Stage::set().await;
+    for (plural, name) in LOOKED_AT {
+        stage.world.api.delete(plural, NAMESPACE, name);
+    }
+    tokio::time::sleep(stage.world.settings.resync).await;
+    until_everything_waits().await;
+    for (plural, name) in LOOKED_AT {
+        assert!(stage.get(plural, name).is_some(), "{plural}/{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_changes_something_back_again_and_again_is_named_and_answered_ever_more_slowly() {
+    const LABEL: &str = "/metadata/labels/ems.element.io~1bot";
+    let stage = Stage::set().await;
+    let label = || stage.get("networkpolicies", "auditbot-worker").unwrap().pointer(LABEL).cloned();
+    let ours = label();
+    let policies: Api<NetworkPolicy> = Api::namespaced(stage.world.api.client(), NAMESPACE);
+    let theirs = json!({"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"name": "auditbot-worker", "labels": {"ems.element.io/bot": "painted"}}});
+    for _ in 0..60 {
+        let params = PatchParams::apply("painter").force();
+        policies.patch("auditbot-worker", &params, &Patch::Apply(&theirs)).await.unwrap();
+        until_everything_waits().await;
+    }
+    let asked = stage.asked();
+    let by_operator = |call: &&Call| {
+        call.path.ends_with("/networkpolicies/auditbot-worker") && call.query.contains("ems-bots-operator")
+    };
+    let writes = asked.iter().filter(by_operator).count();
+    assert!((4..=6).contains(&writes), "{writes} writes in a minute");
+    let notes = stage.world.notes("ObjectFoughtOver");
+    assert_eq!(notes.len(), 1, "{notes:?}");
+    for name in ["painter", "NetworkPolicy tenant/auditbot-worker"] {
+        assert!(notes[0].contains(name), "{notes:?}");
+    }
+    tokio::time::sleep(stage.world.settings.resync).await;
+    until_everything_waits().await;
+    assert_eq!(label(), ours, "once nobody changes it any more");
+}
 
 #[tokio::test(start_paused = true)]
 async fn what_is_deleted_comes_back_at_once() {
     let stage = Stage::set().await;
-    for (plural, name, _) in CHILDREN {
+    for (plural, name, _) in WATCHED {
         stage.world.api.delete(plural, NAMESPACE, name);
         assert!(stage.get(plural, name).is_none());
         until_everything_waits().await;
@@ -126,7 +203,7 @@ async fn what_is_deleted_comes_back_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_is_changed_is_put_right_at_once() {
     let stage = Stage::set().await;
-    for (plural, name, field) in CHILDREN {
+    for (plural, name, field) in WATCHED {
         let ours = stage.get(plural, name).unwrap().pointer(field).unwrap().clone();
         // Another value, and then none at all.
         for value in [if ours.is_array() { json!([]) } else { json!("1") }, Value::Null] {
@@ -151,7 +228,7 @@ async fn what_is_changed_is_put_right_at_once() {
 #[tokio::test(start_paused = true)]
 async fn what_loses_the_label_by_which_it_is_found_gets_it_back() {
     let stage = Stage::set().await;
-    for (plural, name, _) in CHILDREN.into_iter().filter(|(plural, ..)| *plural != "configmaps") {
+    for (plural, name, _) in WATCHED {
         stage.world.api.take_over(plural, NAMESPACE, name, |object| {
             object["metadata"]["labels"].as_object_mut().unwrap().remove("app.kubernetes.io/managed-by");
         });
@@ -187,7 +264,7 @@ async fn the_copy_of_the_trail_is_no_reason_to_look_again() {
 #[tokio::test(start_paused = true)]
 async fn what_others_write_beside_it_is_theirs() {
     let stage = Stage::set().await;
-    for (plural, name, _) in CHILDREN {
+    for (plural, name) in WATCHED.map(|(plural, name, _)| (plural, name)).into_iter().chain(LOOKED_AT) {
         stage.world.api.take_over(plural, NAMESPACE, name, |object| {
             object["metadata"]["annotations"] = json!({"example.org/seen-by": "somebody"});
         });
