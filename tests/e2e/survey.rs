@@ -56,7 +56,16 @@ pub(crate) fn is_between_looks(record: &RecordDraft) -> bool {
 async fn what_synapse_tells_only_who_asks_is_recorded() {
     let (stage, [alice]) = Stage::set("survey", ["alice"]).await;
     stage.worker.wait_for("homeserver.found", |_| true).await;
-    let sources = ["rooms", "accounts", "media", "quarantine", "reports", "deleted rooms", "homeserver"];
+    let sources = [
+        "rooms",
+        "accounts",
+        "media",
+        "quarantine",
+        "reports",
+        "user reports",
+        "deleted rooms",
+        "homeserver",
+    ];
     let on = sources.map(|source| format!("; {source}: on"));
     stage.worker.wait_report("recording", &on.each_ref().map(String::as_str)).await;
 
