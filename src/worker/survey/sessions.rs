@@ -30,7 +30,7 @@ pub(super) struct Known {
 }
 
 /// Where a session was used from, and with what.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 struct Place {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ip: Option<String>,
@@ -52,10 +52,16 @@ impl Known {
 
 /// What is known once these sessions were seen.
 pub(super) fn remembered(before: Option<&Sessions>, seen: Vec<SessionFacts>) -> Sessions {
-    let known = |facts: SessionFacts| {
+    let known = |mut facts: SessionFacts| {
+        let old = before.and_then(|sessions| sessions.get(&facts.device));
+        // Synapse forgets where a session was used from a moment before it forgets the session.
+        if let Some(old) = old.filter(|_| Place::of(&facts) == Place::default()) {
+            facts.ip.clone_from(&old.facts.ip);
+            facts.user_agent.clone_from(&old.facts.user_agent);
+        }
         let here = Place::of(&facts);
         let mut earlier = Vec::new();
-        if let Some(old) = before.and_then(|sessions| sessions.get(&facts.device)) {
+        if let Some(old) = old {
             earlier.push(Place::of(&old.facts));
             earlier.extend_from_slice(&old.earlier);
         }
@@ -188,6 +194,17 @@ mod tests {
         }
         assert!(!go(0), "the latest {PLACES} are remembered");
         assert!(go(1), "this one was longest ago");
+    }
+
+    #[test]
+    fn where_a_session_was_used_is_known_when_it_ends() {
+        let before = remembered(None, vec![session("A", "phone", "1.1.1.1")]);
+        let ending = SessionFacts { ip: None, user_agent: None, ..session("A", "phone", "") };
+        let now = remembered(Some(&before), vec![ending]);
+        assert!(changed("@a:x", Some(&before), &now, false, span()).is_empty());
+        let drafts = changed("@a:x", Some(&now), &Sessions::new(), false, span());
+        assert_eq!(actions(&drafts), [("session.ended", Some("A"))]);
+        assert_eq!(drafts[0].context.ip.as_deref(), Some("1.1.1.1"));
     }
 
     #[test]
