@@ -157,6 +157,9 @@ pub fn plan(facts: &RoomFacts, selection: &RoomSelection, identity: &Identity) -
     let power = match (&facts.power, outside_of) {
         (Power::Known(power), _) => power,
         (_, Some(reason)) => return Plan::Excluded(reason),
+        (Power::NotShown, None) if facts.membership == Membership::Banned => {
+            return Plan::Blocked(Obstacle::Banned);
+        }
         // The homeserver is not in it any more. Joining by another server shows the state.
         (Power::NotShown, None) if facts.is_public && !facts.via.is_empty() => {
             return give_up(join(facts.via.clone()), facts);

@@ -311,6 +311,8 @@ fn a_public_room_needs_no_invitation() {
     let via = vec!["there.org".to_owned()];
     let open = RoomFacts { via: via.clone(), ..open };
     assert_eq!(planned(&open), Plan::Step(Step::Join { via }));
+    let banned = RoomFacts { membership: Membership::Banned, ..open.clone() };
+    assert_eq!(planned(&banned), Plan::Blocked(Obstacle::Banned), "and others would refuse it, every time");
     let closed = RoomFacts { is_public: false, ..open };
     assert_eq!(planned(&closed), Plan::Blocked(Obstacle::NobodyLocal));
 }
