@@ -40,9 +40,9 @@ const PAGE_TIME: Duration = Duration::from_secs(12);
 const LEASE: Duration = Duration::from_mins(1);
 /// The longest time between two tries.
 const SLOWEST: Duration = Duration::from_mins(2);
-/// What waits is counted this often.
+/// Which bots there are is said this often, and what waits is counted.
 const COUNT: Duration = Duration::from_secs(15);
-/// Which bots there are is said this often, and what waits for others is looked for.
+/// What waits for bots that there are not is looked for this often.
 const SWEEP: Duration = Duration::from_mins(5);
 const PATIENCE: Patience =
     Patience { proven: Duration::from_hours(30 * 24), unproven: Duration::from_hours(24) };
@@ -173,8 +173,14 @@ impl Forwarder {
         if leaving.is_empty() { Ok(()) } else { self.platform.hurry(&leaving).await }
     }
 
-    async fn count(&self) -> Result<(), StoreError> {
-        self.metrics.waiting(self.platform.totals().await?);
+    /// Counts what waits. No console may have run for a while, so which bots there are is said first.
+    pub async fn count(&self) -> Result<(), StoreError> {
+        let estate = self.estate.borrow().clone();
+        if estate.is_complete {
+            let bots: Vec<BotName> = estate.everybody().cloned().collect();
+            self.platform.seen(&bots).await?;
+        }
+        self.metrics.waiting(self.platform.totals(estate.is_complete).await?);
         Ok(())
     }
 

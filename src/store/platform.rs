@@ -61,7 +61,7 @@ pub enum Which {
 pub struct WaitingTotals {
     /// All messages.
     pub messages: u64,
-    /// Those whose bots were not seen in the last ten minutes.
+    /// Those whose bots were not seen in the last ten minutes; none before it is known which bots there are.
     pub left_over: u64,
     /// For how long the oldest of the others has been waiting.
     pub oldest: Duration,
@@ -92,8 +92,8 @@ pub trait PlatformStore: Send + Sync {
     async fn release(&self, trail: i64, after: Duration, tries: u32) -> Result<(), StoreError>;
     /// The trails of these bots are due now.
     async fn hurry(&self, bots: &[BotName]) -> Result<(), StoreError>;
-    /// How much waits.
-    async fn totals(&self) -> Result<WaitingTotals, StoreError>;
+    /// How much waits; before it is known which bots there are, all of them seem to be there.
+    async fn totals(&self, bots_known: bool) -> Result<WaitingTotals, StoreError>;
     /// There are these bots.
     async fn seen(&self, bots: &[BotName]) -> Result<(), StoreError>;
     /// Removes messages for bots that were not seen for a long time. Returns how many, by bot.

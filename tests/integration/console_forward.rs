@@ -184,24 +184,31 @@ async fn what_waits_for_a_bot_that_there_is_not_is_given_up_after_a_month() {
     let unproven = Entry { target: Target::Bot(bot("invented")), draft: message("two", "two") };
     world.platform.keep(&messages(&[to("auditbot"), to("invented")], &estate(), true)).await.unwrap();
     world.platform.keep(&messages(&[unproven], &estate(), false)).await.unwrap();
-    assert_eq!(world.platform.totals().await.unwrap().left_over, 0, "there may be such bots");
+    assert_eq!(world.platform.totals(true).await.unwrap().left_over, 0, "there may be such bots");
     world.age(2).await;
-    let totals = world.platform.totals().await.unwrap();
+    let totals = world.platform.totals(true).await.unwrap();
     assert_eq!((totals.oldest, totals.left_over), (Duration::ZERO, 3), "nobody has to look after them");
     world.estate.send_replace(Arc::new(Estate::new(place(), [])));
     world.forwarder().sweep(patience).await.unwrap();
     assert_eq!(world.waiting().await, 3, "nobody knows yet which bots there are");
+    world.forwarder().count().await.unwrap();
+    assert_eq!(world.left_over(), Some(0), "nobody knows yet");
+    assert!(world.platform.totals(false).await.unwrap().oldest > Duration::from_hours(24));
+    world.estate.send_replace(Arc::new(estate()));
+    world.forwarder().count().await.unwrap();
+    assert_eq!(world.left_over(), Some(2), "no console was there to see the bot, which is there");
+    world.age(2).await;
     world.estate.send_replace(Arc::new(estate()));
     world.forwarder().sweep(patience).await.unwrap();
     assert_eq!(world.waiting().await, 2, "that of somebody who proved nothing");
-    assert_eq!(world.platform.totals().await.unwrap().left_over, 1, "the other bot is there");
+    assert_eq!(world.platform.totals(true).await.unwrap().left_over, 1, "the other bot is there");
     counted_as_left_over(&world, 1).await;
     world.hurry().await;
     world.age(31).await;
     world.forwarder().sweep(patience).await.unwrap();
     let left = world.platform.take(10, Duration::ZERO, Which::All).await.unwrap().unwrap();
     assert_eq!((world.waiting().await, left.bot), (1, bot("auditbot")), "a trail may be away for long");
-    let oldest = world.platform.totals().await.unwrap().oldest;
+    let oldest = world.platform.totals(true).await.unwrap().oldest;
     assert!(oldest > Duration::from_hours(30 * 24), "{oldest:?}");
     assert_eq!(world.count("ems_bots_console_records_total", "expired"), "2");
     let mut superuser = world.own.superuser().await;
@@ -211,14 +218,12 @@ async fn what_waits_for_a_bot_that_there_is_not_is_given_up_after_a_month() {
 }
 
 /// Waits until a console at work says so in its metrics.
-async fn counted_as_left_over(world: &World, records: i32) {
+async fn counted_as_left_over(world: &World, records: u32) {
     let soft = CancellationToken::new();
     let running = tokio::spawn(world.forwarder().run(soft.clone()));
     until("they are counted", || {
-        let families = world.registry.gather();
-        let gauge = families.iter().find(|family| family.name() == "ems_bots_console_left_over_records");
-        let now = gauge.map(|family| family.get_metric()[0].get_gauge().get_value());
-        if now == Some(records.into()) { Ok(()) } else { Err(now) }
+        let now = world.left_over();
+        if now == Some(records) { Ok(()) } else { Err(now) }
     })
     .await;
     soft.cancel();

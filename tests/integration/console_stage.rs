@@ -158,7 +158,7 @@ impl World {
     }
 
     pub(crate) async fn waiting(&self) -> u64 {
-        self.platform.totals().await.unwrap().messages
+        self.platform.totals(true).await.unwrap().messages
     }
 
     /// Makes what waits due at once.
@@ -179,6 +179,14 @@ impl World {
         self.tenants.asked.lock().unwrap().clear();
         while self.forwarder().page().await.unwrap() {}
         self.tenants.asked.lock().unwrap().clone()
+    }
+
+    /// What the gauge says.
+    pub(crate) fn left_over(&self) -> Option<u32> {
+        let families = self.registry.gather();
+        let gauge = families.iter().find(|family| family.name() == "ems_bots_console_left_over_records")?;
+        let value = gauge.get_metric()[0].get_gauge().get_value();
+        serde_json::from_str(&value.to_string()).ok()
     }
 
     /// As if what waits had been waiting for so many days, and the bots had not been seen for as long.

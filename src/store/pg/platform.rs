@@ -245,13 +245,14 @@ impl PlatformStore for PgPlatform {
         self.update_trails(sql, bots).await
     }
 
-    async fn totals(&self) -> Result<WaitingTotals, StoreError> {
+    async fn totals(&self, bots_known: bool) -> Result<WaitingTotals, StoreError> {
         let (messages, left_over, oldest): (i64, i64, f64) = sqlx::query_as(
             "SELECT count(*), count(*) FILTER (WHERE NOT of.is_there),
                     coalesce(extract(epoch FROM now() - min(waiting.received_at) FILTER (WHERE of.is_there)), 0)::float8
              FROM waiting
-             JOIN (SELECT id, seen > now() - interval '10 minutes' AS is_there FROM trail) AS of ON of.id = waiting.trail",
+             JOIN (SELECT id, NOT $1 OR seen > now() - interval '10 minutes' AS is_there FROM trail) AS of ON of.id = waiting.trail",
         )
+        .bind(bots_known)
         .fetch_one(&self.pool)
         .await
         .map_err(map)?;
@@ -262,7 +263,8 @@ impl PlatformStore for PgPlatform {
     async fn seen(&self, bots: &[BotName]) -> Result<(), StoreError> {
         let sql = "UPDATE trail SET seen = now()
              WHERE id IN (SELECT id FROM trail
-                          WHERE (kind, namespace, name) IN
+                          WHERE seen < now() - interval '1 minute'
+                                AND (kind, namespace, name) IN
                                 (SELECT * FROM unnest($1::text[], $2::text[], $3::text[]))
                           ORDER BY id FOR NO KEY UPDATE)";
         self.update_trails(sql, bots).await
