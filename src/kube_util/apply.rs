@@ -115,8 +115,11 @@ where
     let object = describe(desired);
     let mut hash = DefaultHasher::new();
     wanted.hash(&mut hash);
-    let Some(wait) = brake.wait(&object, hash.finish(), Instant::now()) else {
-        return Ok(Kept::AsWanted(patch(&api, &desired.name_any(), manager, None, &wanted).await?));
+    let hash = hash.finish();
+    let Some(wait) = brake.wait(&object, hash, Instant::now()) else {
+        let applied = patch(&api, &desired.name_any(), manager, None, &wanted).await?;
+        brake.wrote(&object, hash, Instant::now());
+        return Ok(Kept::AsWanted(applied));
     };
     let by = match &live {
         Some(live) => interferer(live.managed_fields(), manager, &to_json("read", &object, live)?, &wanted),

@@ -40,29 +40,28 @@ impl Brake {
         Self { max, capacity, entries: Mutex::default() }
     }
 
-    /// The object is not as it is wanted. `None`: it is to be written now, which counts; else how long not.
+    /// For how long the object is not to be written, although it is not as it is wanted; `None` if it is to be now.
     pub fn wait(&self, object: &str, wanted: u64, now: Instant) -> Option<Duration> {
+        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = entries.get(object).filter(|entry| entry.wanted == wanted && now < entry.until)?;
+        Some(entry.until - now)
+    }
+
+    /// The object was put right. A write that failed is none: it is the API server that then sets the pace.
+    pub fn wrote(&self, object: &str, wanted: u64, now: Instant) {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if entries.len() >= self.capacity && !entries.contains_key(object) {
             entries.retain(|_, entry| !entry.is_over(now));
         }
         let new = Entry { wanted, restores: 0, began: now, until: now };
         let entry = entries.entry(object.to_owned()).or_insert(new);
-        if entry.wanted != wanted {
-            *entry = new;
-            return None;
-        }
-        if now < entry.until {
-            return Some(entry.until - now);
-        }
-        if entry.is_over(now) {
+        if entry.wanted != wanted || entry.is_over(now) {
             *entry = new;
         }
         entry.restores += 1;
         if let Some(doublings) = entry.restores.checked_sub(FREE) {
             entry.until = now + FIRST.saturating_mul(1 << doublings.min(16)).min(self.max);
         }
-        None
     }
 }
 
@@ -86,6 +85,7 @@ mod tests {
             while let Some(wait) = brake.wait("it", 1, now) {
                 now += wait;
             }
+            brake.wrote("it", 1, now);
             (now - start).as_secs()
         };
         (0..count).map(write).collect()
@@ -110,7 +110,9 @@ mod tests {
     async fn what_happens_rarely_is_no_fight() {
         let (brake, start) = (Brake::new(Duration::from_secs(100), 9), Instant::now());
         for turn in 0..50 {
-            assert_eq!(brake.wait("it", 1, start + turn * 20 * SECOND), None);
+            let now = start + turn * 20 * SECOND;
+            assert_eq!(brake.wait("it", 1, now), None);
+            brake.wrote("it", 1, now);
         }
     }
 
@@ -121,15 +123,16 @@ mod tests {
         assert_eq!(brake.wait("another", 1, start + 6 * SECOND), None);
         for wanted in 2..20 {
             assert_eq!(brake.wait("it", wanted, start + 6 * SECOND), None);
+            brake.wrote("it", wanted, start + 6 * SECOND);
         }
     }
 
     #[tokio::test]
     async fn only_objects_in_peace_are_forgotten() {
         let (brake, start) = (Brake::new(Duration::from_secs(100), 2), Instant::now());
-        assert_eq!(brake.wait("quiet", 1, start), None);
+        brake.wrote("quiet", 1, start);
         writes(&brake, start + 59 * SECOND, 5);
-        assert_eq!(brake.wait("another", 1, start + 65 * SECOND), None);
+        brake.wrote("another", 1, start + 65 * SECOND);
         let entries = brake.entries.lock().unwrap();
         assert!(!entries.contains_key("quiet") && entries.contains_key("it"), "{entries:?}");
     }

@@ -186,6 +186,30 @@ async fn who_changes_something_back_again_and_again_is_named_and_answered_ever_m
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_no_fight_and_holds_up_what_comes_after_it() {
+    let stage = Stage::set().await;
+    let policies = |call: &Call| call.is_write() && call.path.ends_with("/networkpolicies/auditbot-worker");
+    stage.world.api.fault(500, usize::MAX, policies);
+    stage.world.api.delete("networkpolicies", NAMESPACE, "auditbot-worker");
+    stage.world.api.delete("statefulsets", NAMESPACE, "auditbot-worker");
+    for _ in 0..90 {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let pod = stage.get("statefulsets", "auditbot-worker");
+        assert!(pod.is_none(), "a pod without a policy can reach whatever it likes");
+        assert_eq!(stage.world.condition::<AuditBot>("Ready").0, "False");
+    }
+    let tries = stage.asked().into_iter().filter(policies).count();
+    assert!((10..60).contains(&tries), "{tries} tries in a quarter of an hour");
+    assert_eq!(stage.world.notes("ObjectFoughtOver"), [] as [String; 0]);
+    stage.world.api.clear_faults();
+    tokio::time::sleep(stage.world.settings.resync).await;
+    until_everything_waits().await;
+    for plural in ["networkpolicies", "statefulsets"] {
+        assert!(stage.get(plural, "auditbot-worker").is_some(), "{plural}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_deleted_comes_back_at_once() {
     let stage = Stage::set().await;
     for (plural, name, _) in WATCHED {
