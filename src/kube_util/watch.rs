@@ -101,10 +101,12 @@ where
         None => Api::all(client),
     };
     let config = watcher::Config { label_selector: labels.map(Into::into), ..watcher::Config::default() };
+    // What the API server has in memory it gives in one piece: fit for a namespace, too much for all of them.
+    let config = if namespace.is_some() { config.any_semantic() } else { config };
     let namespace = namespace.unwrap_or("(all)").to_owned();
     let mut failing = false;
     let mut held = Held::new(manager);
-    watcher(api, config.any_semantic()).default_backoff().flat_map(move |event| {
+    watcher(api, config).default_backoff().flat_map(move |event| {
         let seen = match event {
             Ok(Event::Apply(changed)) => vec![held.changed(&changed.metadata)],
             Ok(Event::Delete(gone)) => vec![held.gone(&gone.metadata)],

@@ -110,7 +110,13 @@ impl<B: Bot> Bots<B> {
 
     /// Number of bots with a change that no reconciliation has begun with.
     pub fn queue_depth(&self) -> usize {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len()
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        // With a bot that is gone no reconciliation begins any more.
+        let is_there = |(namespace, name): &(String, String)| {
+            self.store.get(&ObjectRef::new(name).within(namespace)).is_some()
+        };
+        waiting.retain(is_there);
+        waiting.len()
     }
 
     /// Number of bots whose `Ready` is true, false and unknown.
@@ -150,9 +156,9 @@ impl<B: Bot> Bots<B> {
 
     fn look(&self, ctx: &Ctx, namespace: Option<&str>, completely: bool, concerns: impl Fn(&B) -> bool) {
         for bot in self.store.state() {
-            let is_concerned = bot.0.as_ref().is_ok_and(&concerns);
-            let is_there = namespace.is_none_or(|namespace| bot.namespace().as_deref() == Some(namespace));
-            if !is_there || !is_concerned {
+            let is_there =
+                namespace.is_none_or(|namespace| bot.meta().namespace.as_deref() == Some(namespace));
+            if !is_there || !bot.0.as_ref().is_ok_and(&concerns) {
                 continue;
             }
             if completely {
@@ -285,4 +291,29 @@ pub fn control<B: Bot>(
 pub async fn known<B: Bot>(bots: &Bots<B>) {
     // The writer is gone only when the process ends.
     let _ = bots.store.wait_until_ready().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::watcher::Event;
+    use serde_json::json;
+
+    use super::*;
+    use crate::crd::AuditBot;
+
+    #[test]
+    fn a_bot_that_is_gone_waits_no_more() {
+        let (bots, mut ends) = Bots::<AuditBot>::new();
+        let [one, other] = ["one", "other"].map(|name| -> DeserializeGuard<AuditBot> {
+            let metadata = json!({ "name": name, "namespace": "tenant" });
+            serde_json::from_value(json!({ "metadata": metadata, "spec": {} })).unwrap()
+        });
+        for bot in [&one, &other] {
+            ends.writer.apply_watcher_event(&Event::Apply(bot.clone()));
+            queued(&bots.waiting, &ObjectRef::from_obj(bot));
+        }
+        assert_eq!(bots.queue_depth(), 2);
+        ends.writer.apply_watcher_event(&Event::Delete(one));
+        assert_eq!(bots.queue_depth(), 1);
+    }
 }

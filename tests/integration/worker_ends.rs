@@ -136,10 +136,35 @@ async fn by_which_ways_a_console_has_brought_anything_is_said_and_recorded_also_
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     running.stop().await.unwrap();
+    forget_rooms(&stage).await;
     let again = stage.start(None);
     says_of_console(&again, &["inbox", "admission reviews", "audit events"]).await;
+    // Switches are recorded together: with that of the rooms there would be others.
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
+    while rooms_switched(&stage).await < 2 {
+        assert!(tokio::time::Instant::now() < deadline, "{:?}", stage.trail().await);
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     again.stop().await.unwrap();
     assert_eq!(switched("on").await, 3, "a restart is no switch");
+}
+
+/// As if it had never been recorded that the bot takes down what happens in rooms.
+async fn forget_rooms(stage: &Stage) {
+    let sql =
+        "UPDATE cursor SET value = convert_to((convert_from(value, 'UTF8')::jsonb - 'rooms')::text, 'UTF8')
+               WHERE name = 'worker:sources' AND convert_from(value, 'UTF8')::jsonb ? 'rooms'";
+    let mut superuser = stage.database.superuser().await;
+    assert_eq!(sqlx::query(sql).execute(&mut superuser).await.unwrap().rows_affected(), 1);
+}
+
+async fn rooms_switched(stage: &Stage) -> usize {
+    let to_on = |draft: &&RecordDraft| {
+        draft.action == "capture.source_switched"
+            && draft.changes[0].path == "/sources/rooms"
+            && draft.changes[0].after == Some("on".into())
+    };
+    stage.trail().await.iter().filter(to_on).count()
 }
 
 async fn until_recorded(stage: &Stage, action: &str) {
