@@ -60,6 +60,33 @@ async fn a_pause_stops_invitations_and_repairs_within_seconds_and_not_what_is_re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_made_and_said_while_no_worker_ran_is_covered_and_recorded() {
+    let synapse = Synapse::up(&unique("covdown"));
+    let alice = synapse.register("alice");
+    let (mut worker, _database) = worker(&synapse, "covdown").await;
+    let known = create_room(&synapse, &alice, json!({"preset": "private_chat"})).await;
+    in_place(&synapse, &worker, &known).await;
+    assert_eq!(worker.stop().await, 0);
+    let mut rooms = Vec::new();
+    for (version, preset) in [("10", "private_chat"), ("11", "public_chat"), ("12", "private_chat")] {
+        let room = create_room(&synapse, &alice, json!({"preset": preset, "room_version": version})).await;
+        say(&synapse, &alice, &room, &format!("nobody listens in {version}")).await;
+        rooms.push((room, version));
+    }
+    let (status, answer) = act(&synapse, &alice, &known, "kick", json!({"user_id": worker.user_id})).await;
+    assert_eq!(status, 200, "{answer}");
+    say(&synapse, &alice, &known, "nor here").await;
+    worker.start(&synapse);
+    for (room, version) in &rooms {
+        in_place(&synapse, &worker, room).await;
+        worker.wait_text(&format!("nobody listens in {version}")).await;
+    }
+    in_place(&synapse, &worker, &known).await;
+    worker.wait_text("nor here").await;
+    worker.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_step_into_a_room_stands_in_the_trail_with_its_reason_and_in_whose_name() {
     let synapse = Synapse::up(&unique("covchain"));
     let (alice, bob) = (synapse.register("alice"), synapse.register("bob"));
