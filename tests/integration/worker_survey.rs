@@ -14,7 +14,7 @@ use ems_bots::{
 use serde_json::{json, value::RawValue};
 
 use crate::{
-    matrix_fake::USER,
+    matrix_fake::{Fault, USER},
     survey_stage::{
         ALICE, BOB, CAROL, account, actions, looked, recording_says, report, seen, session, show, stage,
         upload,
@@ -327,6 +327,46 @@ async fn a_source_that_lags_or_is_not_offered_is_named_and_recorded() {
         shown.heal();
         recording_says(&running, "accounts: on").await;
         running.stop().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_needs_a_session_lags_as_long_as_there_is_none() {
+    in_time(async {
+        let (stage, shown) = stage().await;
+        let offered = || HomeserverError::NotOffered { what: "the quarantine" };
+        shown.fail_always("quarantine", offered);
+        let running = stage.start(None);
+        recording_says(&running, "accounts: on").await;
+        recording_says(&running, "quarantine: off: this homeserver").await;
+        let switched = async |standing: &str| {
+            let records = seen(&stage, &["capture.source_switched"]).await;
+            let to = |record: &&RecordDraft| record.changes[0].after == Some(json!(standing));
+            let paths = records.iter().filter(to).map(|record| record.changes[0].path.clone());
+            paths.collect::<Vec<_>>()
+        };
+        while !(switched("on").await.contains(&"/sources/accounts".to_owned())
+            && switched("off").await.contains(&"/sources/quarantine".to_owned()))
+        {
+            tokio::task::yield_now().await;
+        }
+        running.stop().await.unwrap();
+        let on = "account/whoami".to_owned();
+        let away = Fault { on, times: u32::MAX, status: 502, body: "<html>", carried_out: false };
+        stage.scene.fake.world().faults = vec![away];
+        let running = stage.start(None);
+        recording_says(&running, "accounts: lagging: nobody has looked since the worker started").await;
+        recording_says(&running, "quarantine: off: this homeserver").await;
+        while !switched("lagging").await.contains(&"/sources/accounts".to_owned()) {
+            tokio::task::yield_now().await;
+        }
+        stage.scene.fake.world().faults.clear();
+        recording_says(&running, "accounts: on").await;
+        running.stop().await.unwrap();
+        let off = switched("off").await;
+        let quarantine = off.iter().filter(|path| *path == "/sources/quarantine");
+        assert_eq!(quarantine.count(), 1, "what was off is off, and no switch: {off:?}");
     })
     .await;
 }

@@ -1,6 +1,8 @@
 //! The ways by which the trail learns of what happens, and how each of them stands: named in the
 //! condition `Recording`, and recorded when it changes for longer than a moment.
 
+mod source;
+
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
@@ -13,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use self::source::{Source, Standing};
 use super::{
     board::Board,
     metrics::Metrics,
@@ -27,121 +30,6 @@ use crate::{
 /// Cursor that keeps how each source stood when that was last recorded.
 const CURSOR: &str = "worker:sources";
 
-/// A way by which the trail learns of what happens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum Source {
-    /// What happens in the bot's rooms, as sync tells it.
-    Rooms,
-    /// Plaintexts of events whose key came later.
-    LateKeys,
-    /// What sync leaves out, and what was before the bot came.
-    History,
-    /// Contents of what was attached to messages.
-    Attachments,
-    /// Accounts and their sessions.
-    Accounts,
-    /// Uploads.
-    Media,
-    /// Media that are put into quarantine or taken out.
-    Quarantine,
-    /// Reports of events to the homeserver's administrators.
-    Reports,
-    /// Reports of users to them.
-    UserReports,
-    /// The homeserver's version and features.
-    Homeserver,
-    /// Rooms that are deleted.
-    DeletedRooms,
-    /// What other processes, which is the console, want recorded.
-    Inbox,
-    /// Requests to change a bot, of which the console is told before they are done.
-    AdmissionReviews,
-    /// Kubernetes' audit events, of which the console is told.
-    AuditEvents,
-}
-
-impl Source {
-    /// Every source.
-    pub(crate) const ALL: [Self; 14] = [
-        Self::Rooms,
-        Self::LateKeys,
-        Self::History,
-        Self::Attachments,
-        Self::Accounts,
-        Self::Media,
-        Self::Quarantine,
-        Self::Reports,
-        Self::UserReports,
-        Self::Homeserver,
-        Self::DeletedRooms,
-        Self::Inbox,
-        Self::AdmissionReviews,
-        Self::AuditEvents,
-    ];
-
-    /// The name in the condition.
-    fn words(self) -> &'static str {
-        match self {
-            Self::Rooms => "rooms",
-            Self::LateKeys => "late keys",
-            Self::History => "history",
-            Self::Attachments => "attachments",
-            Self::Accounts => "accounts",
-            Self::Media => "media",
-            Self::Quarantine => "quarantine",
-            Self::Reports => "reports",
-            Self::UserReports => "user reports",
-            Self::Homeserver => "homeserver",
-            Self::DeletedRooms => "deleted rooms",
-            Self::Inbox => "inbox",
-            Self::AdmissionReviews => "admission reviews",
-            Self::AuditEvents => "audit events",
-        }
-    }
-
-    /// The name in metrics and records.
-    pub(crate) fn slug(self) -> &'static str {
-        match self {
-            Self::LateKeys => "late_keys",
-            Self::UserReports => "user_reports",
-            Self::DeletedRooms => "deleted_rooms",
-            Self::AdmissionReviews => "admission_reviews",
-            Self::AuditEvents => "audit_events",
-            other => other.words(),
-        }
-    }
-}
-
-/// How a source stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// It is followed.
-    On,
-    /// It is behind, and tried again: why.
-    Lagging(String),
-    /// It is not followed: why.
-    Off(String),
-}
-
-impl Standing {
-    /// The name in metrics and records.
-    pub(crate) fn slug(&self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::Lagging(_) => "lagging",
-            Self::Off(_) => "off",
-        }
-    }
-
-    fn why(&self) -> Option<&str> {
-        match self {
-            Self::On => None,
-            Self::Lagging(why) | Self::Off(why) => Some(why),
-        }
-    }
-}
-
 /// A standing of a source, as it is kept and recorded.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Since {
@@ -154,6 +42,8 @@ pub(crate) struct Since {
     pub(crate) since_ms: i64,
 }
 
+type Standings = BTreeMap<Source, (Standing, Timestamp)>;
+
 /// How every source stands. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Sources {
@@ -165,7 +55,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
     board: Board,
     metrics: Metrics,
-    standings: Mutex<BTreeMap<Source, (Standing, Timestamp)>>,
+    began: Timestamp,
+    standings: Mutex<Standings>,
     changed: Notify,
 }
 
@@ -176,8 +67,8 @@ impl Sources {
             // In no state yet.
             metrics.source(source.slug(), "");
         }
-        let (standings, changed) = (Mutex::default(), Notify::new());
-        Self { inner: Arc::new(Inner { scope, clock, board, metrics, standings, changed }) }
+        let (began, standings, changed) = (clock.now(), Mutex::default(), Notify::new());
+        Self { inner: Arc::new(Inner { scope, clock, board, metrics, began, standings, changed }) }
     }
 
     /// A source stands like this from now on; the condition says so at once.
@@ -187,8 +78,27 @@ impl Sources {
 
     /// The same, where it shows only now that it has been so since then.
     pub(crate) fn set_since(&self, source: Source, standing: Standing, since: Timestamp) {
+        let mut standings = self.inner.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        self.put(&mut standings, source, standing, since);
+    }
+
+    /// How they stood when a worker before this one took it down, as far as nothing is known since: what was followed is
+    /// behind until it is looked at again, which may be long if there is no session.
+    fn resume(&self, known: &BTreeMap<Source, Since>) {
+        let mut standings = self.inner.standings.lock().unwrap_or_else(PoisonError::into_inner);
+        for (source, before) in known.iter().filter(|(source, _)| source.is_looked_at()) {
+            if !standings.contains_key(source) {
+                let standing = match (before.standing.as_str(), &before.why) {
+                    ("off", Some(why)) => Standing::Off(why.clone()),
+                    _ => Standing::Lagging("nobody has looked since the worker started".to_owned()),
+                };
+                self.put(&mut standings, *source, standing, self.inner.began);
+            }
+        }
+    }
+
+    fn put(&self, standings: &mut Standings, source: Source, standing: Standing, since: Timestamp) {
         let inner = &self.inner;
-        let mut standings = inner.standings.lock().unwrap_or_else(PoisonError::into_inner);
         let known = standings.get(&source);
         if known.is_some_and(|(known, _)| *known == standing) {
             return;
@@ -199,7 +109,7 @@ impl Sources {
             _ => since,
         };
         standings.insert(source, (standing, since));
-        let check = check(inner.scope, &standings);
+        let check = check(inner.scope, standings);
         inner.board.set(|report| report.recording = check);
         inner.changed.notify_one();
     }
@@ -239,6 +149,7 @@ impl Sources {
         let known = recorder.cursor(CURSOR, cancel).await?;
         let mut known: BTreeMap<Source, Since> =
             known.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+        self.resume(&known);
         loop {
             let switched = async {
                 self.inner.changed.notified().await;
@@ -286,7 +197,7 @@ impl Sources {
 }
 
 /// The condition `Recording`: what happens in rooms counts, the others are named.
-fn check(scope: &str, standings: &BTreeMap<Source, (Standing, Timestamp)>) -> Check {
+fn check(scope: &str, standings: &Standings) -> Check {
     let mut message = scope.to_owned();
     for (source, (standing, _)) in standings {
         let _ = write!(message, "; {}: {}", source.words(), standing.slug());
@@ -338,6 +249,30 @@ mod tests {
         sources.set(Source::Rooms, Standing::Lagging("two".into()));
         let now = sources.now()[&Source::Rooms].clone();
         assert_eq!((now.since_ms, now.why.as_deref()), (7, Some("two")));
+    }
+
+    #[test]
+    fn what_was_followed_before_a_restart_is_behind_until_somebody_looks() {
+        let board = Board::new();
+        let sources = sources(&board);
+        let before = |standing: &str, why: Option<&str>| Since {
+            standing: standing.to_owned(),
+            why: why.map(str::to_owned),
+            since_ms: 7,
+        };
+        sources.set(Source::Media, Standing::On);
+        sources.resume(&BTreeMap::from([
+            (Source::Rooms, before("on", None)),
+            (Source::Accounts, before("on", None)),
+            (Source::Media, before("lagging", Some("502"))),
+            (Source::UserReports, before("off", Some("not offered"))),
+            (Source::Inbox, before("on", None)),
+        ]));
+        let expected = "records everything; accounts: lagging: nobody has looked since the worker started; media: on; \
+                        user reports: off: not offered";
+        assert_eq!(board.get().recording.message, expected);
+        sources.set(Source::Accounts, Standing::On);
+        assert!(board.get().recording.message.contains("; accounts: on;"));
     }
 
     #[test]
