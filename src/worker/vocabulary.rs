@@ -107,6 +107,55 @@ pub fn all() -> Vec<(String, Verb)> {
     plain.chain(kinds).chain(redactions).chain(members).collect()
 }
 
+/// Something that the homeserver's admin API says of an account.
+#[derive(Debug, Clone, Copy)]
+pub struct AccountFact {
+    /// Its name there.
+    pub name: &'static str,
+    /// What it is when it is switched on; where it is nothing to switch, when it changes.
+    pub on: Verb,
+    /// What it is when it is switched off.
+    pub off: Verb,
+}
+
+impl AccountFact {
+    const fn flag(name: &'static str, on: &'static str, off: &'static str) -> Self {
+        Self { name, on: operation(on), off: operation(off) }
+    }
+
+    const fn of(name: &'static str, verb: Verb) -> Self {
+        Self { name, on: verb, off: verb }
+    }
+}
+
+/// A change of a fact that has no word of its own.
+pub(crate) const ANOTHER_FACT: Verb = operation("account.changed");
+const PROFILE: Verb = activity("account.profile_changed");
+const IDENTIFIERS: Verb = operation("account.identifiers_changed");
+
+/// What the homeserver says of an account, and what a change of it is recorded as.
+pub const ACCOUNT_FACTS: &[AccountFact] = &[
+    AccountFact::flag("admin", "account.admin_granted", "account.admin_revoked"),
+    AccountFact::of("appservice_id", ANOTHER_FACT),
+    AccountFact::of("approved", ANOTHER_FACT),
+    AccountFact::of("avatar_url", PROFILE),
+    AccountFact::of("consent_version", ANOTHER_FACT),
+    AccountFact::flag("deactivated", "account.deactivated", "account.reactivated"),
+    AccountFact::of("displayname", PROFILE),
+    AccountFact::flag("erased", "account.erased", "account.erasure_undone"),
+    AccountFact::of("external_ids", IDENTIFIERS),
+    AccountFact::of("is_guest", ANOTHER_FACT),
+    AccountFact::flag("locked", "account.locked", "account.unlocked"),
+    AccountFact::flag("shadow_banned", "account.shadow_banned", "account.shadow_ban_lifted"),
+    AccountFact::flag("suspended", "account.suspended", "account.suspension_lifted"),
+    AccountFact::of("threepids", IDENTIFIERS),
+    AccountFact::of("user_type", ANOTHER_FACT),
+];
+
+/// What it says besides, and what makes no record by itself: which account it is, and when something was.
+pub const ACCOUNT_FACTS_ASIDE: &[&str] =
+    &["consent_server_notice_sent", "consent_ts", "creation_ts", "last_seen_ts", "name"];
+
 /// Kinds of resources and the parts they take in records.
 pub const RELATIONS: &[(&str, &str)] = &[
     ("admission", "target"),

@@ -1,6 +1,11 @@
 //! What administrators do to accounts and sessions, and what people report, in the trail of a worker that looks at them.
 
-use ems_bots::domain::record::{Actor, RecordDraft, Relation};
+use std::collections::BTreeSet;
+
+use ems_bots::{
+    domain::record::{Actor, RecordDraft, Relation},
+    worker::vocabulary,
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -67,6 +72,17 @@ async fn what_administrators_do_to_an_account_is_recorded() {
         }
         let record = stage.changed(&carol, action, &format!("/account/{fact}"), off_and_on(is_on)).await;
         assert_eq!(record.actor, Actor::Unknown, "{action}");
+    }
+
+    println!("-- whatever the homeserver says of an account is recorded, or named as what is not");
+    let known = vocabulary::ACCOUNT_FACTS.iter().map(|fact| fact.name);
+    let known: BTreeSet<&str> = known.chain(vocabulary::ACCOUNT_FACTS_ASIDE.iter().copied()).collect();
+    for (path, list) in [(account.as_str(), ""), ("v2/users?limit=1", "/users/0")] {
+        let (status, answer) = stage.synapse.admin("GET", &format!("/_synapse/admin/{path}"), None).await;
+        let facts = answer.pointer(list).and_then(Value::as_object);
+        let facts = facts.unwrap_or_else(|| panic!("{status} {answer}"));
+        let unknown: Vec<_> = facts.keys().filter(|fact| !known.contains(fact.as_str())).collect();
+        assert_eq!(unknown, [""; 0], "{path}");
     }
 
     println!("-- picture, and what it is called elsewhere");

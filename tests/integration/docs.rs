@@ -6,12 +6,17 @@
 //! annotations with the API group.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
 };
 
-use ems_bots::{coverage::planner::StepKind, domain::record::Category, worker::vocabulary};
+use ems_bots::{
+    coverage::planner::StepKind,
+    domain::record::Category,
+    homeserver::synapse::{ACCOUNT_DETAILS, ACCOUNT_LISTED},
+    worker::vocabulary,
+};
 
 /// Words in the source that look like reasons and are none.
 const NO_REASONS: [&str; 18] = [
@@ -247,6 +252,28 @@ fn categories_relations_and_acts_are_explained() {
     same(&first("Relations", 2), &relations, "relations");
     let acts = StepKind::ALL.iter().map(|kind| vec![kind.as_str().to_owned()]).collect();
     same(&first("Acts in rooms", 1), &acts, "acts");
+}
+
+#[test]
+fn every_fact_of_an_account_is_listed() {
+    let section = section_of_trail("Accounts and the homeserver");
+    let all = rows(&section).into_iter();
+    let listed = all.filter(|row| row[3] == "list" || row[3] == "account").collect();
+    let shown = ACCOUNT_LISTED
+        .map(|name| (name, "list"))
+        .into_iter()
+        .chain(ACCOUNT_DETAILS.map(|name| (name, "account")));
+    let shown: BTreeMap<&str, &str> = shown.collect();
+    let facts = vocabulary::ACCOUNT_FACTS.iter();
+    let made = facts.map(|fact| {
+        let place = shown.get(fact.name).copied().unwrap_or_default();
+        [fact.name, fact.on.action, fact.off.action, place].map(str::to_owned).to_vec()
+    });
+    same(&listed, &made.collect(), "facts of an account");
+    assert_eq!(shown.len(), vocabulary::ACCOUNT_FACTS.len(), "one that is asked for has no row");
+    for aside in vocabulary::ACCOUNT_FACTS_ASIDE {
+        assert!(section.contains(&format!("`{aside}`")), "{aside}");
+    }
 }
 
 /// Dotted words such as `message.sent` in what makes records.

@@ -28,7 +28,7 @@ const PAGE: &str = "1000";
 const SHORT_PAGE: &str = "100";
 
 /// What the listing shows of an account and the trail keeps.
-const LISTED: [&str; 10] = [
+pub const ACCOUNT_LISTED: [&str; 10] = [
     "user_type",
     "is_guest",
     "admin",
@@ -41,7 +41,8 @@ const LISTED: [&str; 10] = [
     "approved",
 ];
 /// What only the account itself shows.
-const DETAILS: [&str; 5] = ["suspended", "threepids", "external_ids", "appservice_id", "consent_version"];
+pub const ACCOUNT_DETAILS: [&str; 5] =
+    ["suspended", "threepids", "external_ids", "appservice_id", "consent_version"];
 
 pub(super) struct SynapseInspect {
     pub http: Arc<Http>,
@@ -61,7 +62,7 @@ impl From<AccountRow> for AccountFacts {
     fn from(row: AccountRow) -> Self {
         Self {
             user: row.name,
-            facts: only(row.rest, &LISTED),
+            facts: only(row.rest, &ACCOUNT_LISTED),
             created_ms: row.creation_ts,
             last_seen_ms: row.last_seen_ts,
         }
@@ -191,7 +192,7 @@ impl Inspect for SynapseInspect {
     async fn account(&self, user: &str) -> Result<Option<Map<String, Value>>> {
         let call = Call::new(Method::GET, "an account", USERS_V2, &[user]).about(user);
         let Some(answer) = found(self.ask(call).await)? else { return Ok(None) };
-        Ok(Some(only(answer.parse()?, &DETAILS)))
+        Ok(Some(only(answer.parse()?, &ACCOUNT_DETAILS)))
     }
 
     async fn sessions(&self, user: &str) -> Result<Option<Vec<SessionFacts>>> {

@@ -17,6 +17,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
 use self::http::Http;
+pub use self::inspect::{ACCOUNT_DETAILS, ACCOUNT_LISTED};
 use super::{Admin, Connect, Entry, Inspect, Session, User};
 use crate::domain::{Clock, SystemClock};
 

@@ -18,7 +18,10 @@ use crate::{
     domain::record::{Category, Occurred, RecordDraft, Relation},
     homeserver::{AccountFacts, HomeserverError, Inspect},
     store::{Batch, Snapshot},
-    worker::convert::diff,
+    worker::{
+        convert::diff,
+        vocabulary::{ACCOUNT_FACTS, ANOTHER_FACT, Verb},
+    },
 };
 
 pub(super) const EVERY: Duration = Duration::from_mins(2);
@@ -32,18 +35,6 @@ const TURNS: u64 = 24 * 60 / 2;
 const CHUNK: usize = 100;
 /// Requests at a time: the homeserver has other things to do.
 const CONCURRENCY: usize = 2;
-
-/// Facts that are on or off, with the actions of switching them.
-const FLAGS: [(&str, &str, &str); 6] = [
-    ("admin", "account.admin_granted", "account.admin_revoked"),
-    ("deactivated", "account.deactivated", "account.reactivated"),
-    ("erased", "account.erased", "account.erasure_undone"),
-    ("locked", "account.locked", "account.unlocked"),
-    ("shadow_banned", "account.shadow_banned", "account.shadow_ban_lifted"),
-    ("suspended", "account.suspended", "account.suspension_lifted"),
-];
-const PROFILE: [&str; 2] = ["displayname", "avatar_url"];
-const IDENTIFIERS: [&str; 2] = ["threepids", "external_ids"];
 
 /// What was last known of an account.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -219,7 +210,7 @@ fn changed(
     let mut drafts: BTreeMap<&'static str, RecordDraft> = BTreeMap::new();
     for (field, after) in now {
         let Some(old) = before.get(field).filter(|old| *old != after) else { continue };
-        let (category, action) = action(field, after);
+        let Verb { category, action } = verb(field, after);
         let draft = drafts.entry(action).or_insert_with(|| {
             let id = format!("survey:{action}:{user}:{}", span.now);
             let mut draft = about(user, id, category, action, span);
@@ -233,18 +224,13 @@ fn changed(
     drafts.into_values().collect()
 }
 
-fn action(field: &str, after: &Value) -> (Category, &'static str) {
+fn verb(field: &str, after: &Value) -> Verb {
     let is_on = after.as_bool().unwrap_or_else(|| after.as_i64().is_some_and(|number| number != 0));
-    if let Some((_, on, off)) = FLAGS.iter().find(|(flag, _, _)| *flag == field) {
-        return (Category::AdminOperation, if is_on { on } else { off });
+    match ACCOUNT_FACTS.iter().find(|fact| fact.name == field) {
+        Some(fact) if is_on => fact.on,
+        Some(fact) => fact.off,
+        None => ANOTHER_FACT,
     }
-    if PROFILE.contains(&field) {
-        return (Category::UserActivity, "account.profile_changed");
-    }
-    if IDENTIFIERS.contains(&field) {
-        return (Category::AdminOperation, "account.identifiers_changed");
-    }
-    (Category::AdminOperation, "account.changed")
 }
 
 #[cfg(test)]
@@ -288,10 +274,10 @@ mod tests {
 
     #[test]
     fn every_flag_has_a_record_for_on_and_for_off() {
-        for (flag, on, off) in FLAGS {
-            let (no, yes) = (json!({flag: false}), json!({flag: true}));
-            assert_eq!(between(&no, &yes), [(on.to_owned(), 1)]);
-            assert_eq!(between(&yes, &no), [(off.to_owned(), 1)]);
+        for fact in ACCOUNT_FACTS {
+            let (no, yes) = (json!({fact.name: false}), json!({fact.name: true}));
+            assert_eq!(between(&no, &yes), [(fact.on.action.to_owned(), 1)]);
+            assert_eq!(between(&yes, &no), [(fact.off.action.to_owned(), 1)]);
         }
     }
 
