@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 /// More than this of one request is more than people can write into a bot.
 const LONGEST: usize = 1 << 20;
 
-/// How a case is made of bytes: one that chooses who reports, then the review.
+// How a case is made of bytes: one that chooses who reports, then the review.
 fuzz_target!(|bytes: &[u8]| {
     let Some((mode, body)) = bytes.split_first() else { return };
     let caller = if mode % 2 == 0 { Caller::ApiServer } else { Caller::Unknown };

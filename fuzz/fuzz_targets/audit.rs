@@ -31,7 +31,7 @@ static ESTATE: LazyLock<Estate> = LazyLock::new(|| {
     Estate::new(place, [bot])
 });
 
-/// A case is a list of events, or events alone, separated by record separators.
+// A case is a list of events, or events alone, separated by record separators.
 fuzz_target!(|bytes: &[u8]| {
     let read = |body: &[u8]| audit::convert(body, Caller::ApiServer, &ESTATE);
     let _ = read(bytes);

@@ -7,8 +7,8 @@ use ems_bots::{
 };
 use libfuzzer_sys::fuzz_target;
 
-/// How a case is made of bytes: one that chooses what became of the encryption, then the event, and after a record
-/// separator the plaintext, which is the earlier event at the same time.
+// How a case is made of bytes: one that chooses what became of the encryption, then the event, and after a record
+// separator the plaintext, which is the earlier event at the same time.
 fuzz_target!(|bytes: &[u8]| {
     let Some((mode, rest)) = bytes.split_first() else { return };
     let text = String::from_utf8_lossy(rest);
