@@ -61,10 +61,18 @@ impl Storm {
             );
             if (missing, waiting) == (0, 0) || started.elapsed() > CATCHING_UP {
                 println!("   {missing} missing, {waiting} waiting after {:.0?}", started.elapsed());
+                println!("   {}", self.without_key().replace('\n', "; "));
                 return trail;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
+    }
+
+    /// Why events have no plaintext: reason, session, and how many.
+    fn without_key(&self) -> String {
+        let session = "convert_from(raw, 'UTF8')::jsonb->'content'->>'session_id'";
+        let query = format!("SELECT reason, {session}, count(*) FROM auditbot.pending GROUP BY 1, 2");
+        sql::sql(&self.worker.database, &query)
     }
 
     /// What is wrong with the trail.
