@@ -135,7 +135,7 @@ pub(crate) async fn refuses(invitations: usize) {
     worker.start(&here);
     worker.wait_ready().await;
     only_the_own_rooms_are_covered(&worker).await;
-    let memory = kilobytes(&worker);
+    let memory = worker.kilobytes("VmRSS");
     let started = Instant::now();
     let mut rooms = Vec::new();
     for number in 0..invitations {
@@ -151,7 +151,7 @@ pub(crate) async fn refuses(invitations: usize) {
         })
         .await;
     }
-    let grown = kilobytes(&worker).saturating_sub(memory);
+    let grown = worker.kilobytes("VmRSS").saturating_sub(memory);
     println!(
         "== {invitations} invitations of another homeserver, sent within {sent:.0?}, refused {:.0?} later; {memory} kB of memory \
          before, {grown} kB more after",
@@ -163,10 +163,6 @@ pub(crate) async fn refuses(invitations: usize) {
     let (_, joined) = here.admin("GET", &path, None).await;
     assert_eq!(joined["total"], OWN, "{joined}");
     worker.stop().await;
-}
-
-fn kilobytes(worker: &LocalWorker) -> u64 {
-    worker.memory("VmRSS").strip_suffix(" kB").unwrap().parse().unwrap()
 }
 
 async fn only_the_own_rooms_are_covered(worker: &LocalWorker) {

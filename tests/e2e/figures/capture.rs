@@ -43,8 +43,7 @@ impl Stage {
         let synapse = Synapse::up_with(&unique(prefix), &["--limits", "off"], None);
         let database = Database::tenant(&unique(prefix).replace('-', "_"));
         let worker = LocalWorker::prepare("auditbot", &synapse, &database).await;
-        let square =
-            Square { ledger: Arc::default(), rooms: Arc::default(), silence: CancellationToken::new() };
+        let square = Square::default();
         let person = |number| {
             let person = synapse.register(&format!("person{number}"));
             Talker::new(&square, &synapse, &person, number)

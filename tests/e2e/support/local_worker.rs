@@ -167,6 +167,13 @@ impl LocalWorker {
         found.expect("the kernel counts it").trim().to_owned()
     }
 
+    /// The same as a number.
+    pub fn kilobytes(&self, line: &str) -> u64 {
+        let text = self.memory(line);
+        let number = text.strip_suffix(" kB").and_then(|number| number.parse().ok());
+        number.unwrap_or_else(|| panic!("{line} is {text}"))
+    }
+
     /// The exit code, if it has ended by itself; it can be started again then.
     pub fn ended(&mut self) -> Option<i32> {
         let status = self.process.as_mut()?.try_wait().unwrap()?;

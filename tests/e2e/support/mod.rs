@@ -3,8 +3,10 @@
 
 pub mod actions;
 pub mod client;
+pub mod comparison;
 pub mod console;
 pub mod coverage_bot;
+pub mod crowd;
 pub mod expected;
 pub mod gate;
 pub mod leaks;
@@ -49,6 +51,16 @@ pub fn unique(prefix: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static COUNTER: AtomicU32 = AtomicU32::new(0);
     format!("{prefix}-{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed))
+}
+
+/// A number of the environment.
+pub fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number")))
+}
+
+/// What a test's choices depend on: `EMS_TEST_SEED`, or another one each time.
+pub fn seed() -> u64 {
+    from_environment("EMS_TEST_SEED").unwrap_or_else(|| u64::from(rand::random::<u32>()))
 }
 
 /// Asks until the answer is `Some`, or fails with what was last said.

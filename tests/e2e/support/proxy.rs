@@ -24,6 +24,9 @@ const LOOPBACK: &str = "127.0.0.1";
 /// must not be taken by another.
 const PORTS: std::ops::Range<u16> = 20_000..30_000;
 
+/// Longer than any test.
+const FOR_EVER: Duration = Duration::from_hours(1000);
+
 /// One of them strikes at a time.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
@@ -146,6 +149,11 @@ enum Direction {
 }
 
 impl Proxy {
+    /// In front of what this process reaches at a URL.
+    pub async fn before(url: &str) -> Self {
+        Self::open(url::Url::parse(url).unwrap().port().unwrap()).await
+    }
+
     /// In front of a port of this machine.
     pub async fn open(upstream: u16) -> Self {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -197,14 +205,25 @@ impl Proxy {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         match fault {
-            Fault::Refuse(time) => {
-                self.inner.refusing.send_replace(Instant::now() + time);
-                self.inner.broken.send_replace(());
-            }
+            Fault::Refuse(time) => self.refuse(time),
             Fault::Stall(time) => drop(self.inner.stalled.send_replace(Instant::now() + time)),
             _ => unreachable!(),
         }
         true
+    }
+
+    fn refuse(&self, time: Duration) {
+        self.inner.refusing.send_replace(Instant::now() + time);
+        self.inner.broken.send_replace(());
+    }
+
+    /// Ends all connections and refuses new ones until it is mended.
+    pub fn cut(&self) {
+        self.refuse(FOR_EVER);
+    }
+
+    pub fn mend(&self) {
+        self.inner.refusing.send_replace(Instant::now());
     }
 
     /// Requests so far, by what they are for.
@@ -220,7 +239,10 @@ async fn listen(inner: Arc<Inner>, listener: TcpListener, port: u16) {
         let until = *refusing.borrow_and_update();
         if until > Instant::now() {
             listener = None;
-            tokio::time::sleep_until(until).await;
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => {}
+                _ = refusing.changed() => {}
+            }
             continue;
         }
         let Some(open) = &listener else {
@@ -238,10 +260,15 @@ async fn listen(inner: Arc<Inner>, listener: TcpListener, port: u16) {
 }
 
 async fn carry(inner: Arc<Inner>, mut client: TcpStream) {
+    let mut broken = inner.broken.subscribe();
+    // Accepted in the moment in which all were ended: it would outlive them.
+    if *inner.refusing.borrow() > Instant::now() {
+        return;
+    }
     let Ok(mut server) = TcpStream::connect(&inner.upstream).await else { return };
     let (_, _) = (client.set_nodelay(true), server.set_nodelay(true));
     inner.connections.fetch_add(1, Ordering::Relaxed);
-    let end = inner.pump(&mut client, &mut server).await;
+    let end = inner.pump(&mut client, &mut server, &mut broken).await;
     if end.unwrap_or(End::Closed) == End::Reset {
         let (_, _) = (client.set_zero_linger(), server.set_zero_linger());
     }
@@ -249,9 +276,12 @@ async fn carry(inner: Arc<Inner>, mut client: TcpStream) {
 }
 
 impl Inner {
-    async fn pump(&self, client: &mut TcpStream, server: &mut TcpStream) -> std::io::Result<End> {
-        let mut broken = self.broken.subscribe();
-        broken.mark_unchanged();
+    async fn pump(
+        &self,
+        client: &mut TcpStream,
+        server: &mut TcpStream,
+        broken: &mut watch::Receiver<()>,
+    ) -> std::io::Result<End> {
         let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
             (client.split(), server.split());
         let (mut asked, mut said) = (vec![0; 32 * 1024], vec![0; 32 * 1024]);

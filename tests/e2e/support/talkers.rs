@@ -18,13 +18,15 @@ use super::{
 const MOST_ROOMS: usize = 30;
 
 /// What talkers share.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Square {
     pub ledger: Arc<Ledger>,
     /// Rooms without encryption that everybody may join.
     pub rooms: Arc<Mutex<Vec<String>>>,
     /// Cancelled when everybody shall fall silent.
     pub silence: CancellationToken,
+    /// Every message without encryption is longer by so many bytes.
+    pub padding: usize,
 }
 
 /// One person, over plain HTTP.
@@ -123,7 +125,7 @@ impl Talker {
 
     /// Says something; the result is the event.
     pub async fn say(&mut self, room: &str) -> String {
-        let body = self.text();
+        let body = format!("{}{}", self.text(), " and so on".repeat(self.square.padding / 10));
         let event = self.send(room, "m.room.message", json!({"msgtype": "m.text", "body": body})).await;
         self.square.ledger.enter(&event, room, Said::Plain(body));
         event

@@ -52,7 +52,8 @@ impl WholeTrail {
         let reader = PgReader::connect(worker.owner()).await.expect("the trail can be read");
         let (known, mut before) = (self.size, None);
         loop {
-            let page = PageRequest { before_seq: before, limit: 1000 };
+            // Most of the newest page is known when it is asked for again and again.
+            let page = PageRequest { before_seq: before, limit: 200 };
             let page = reader.search(&SearchFilter::default(), page).await.expect("it can be searched");
             for record in page.items.iter().filter(|record| record.seq > known) {
                 self.size = self.size.max(record.seq);
