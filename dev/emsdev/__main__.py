@@ -118,6 +118,13 @@ def _add_project(commands: Commands) -> None:
         lambda arguments: checks.end_to_end(arguments.filters),
     )
     e2e.add_argument("filters", nargs="*", metavar="NAME", help="a part of a test's name (default: all of them)")
+    outage = command(
+        commands,
+        "test-outage",
+        "capture without its database for an hour, and what the trail has afterwards",
+        lambda arguments: checks.outage(arguments.minutes),
+    )
+    outage.add_argument("--minutes", type=int, default=60)
     modules = command(commands, "module", "all checks of synapse-module/", lambda arguments: module.run(arguments.only))
     modules.add_argument("--only", default="", metavar="NAME", help="on real homeservers only tests/real/test_NAME*.py")
     generate = command(

@@ -120,6 +120,17 @@ def end_to_end(filters: Sequence[str] = ()) -> None:
     run("tests/e2e, one at a time", "--nocapture", "--test-threads", "1", *_ALONE)
 
 
+def outage(minutes: int) -> None:
+    """The worker of tests/e2e/faults_outage.rs without its database for so long; no cluster."""
+    prepare.everything()
+    postgres.up()
+    environment = {"EMS_TEST_OUTAGE_MINUTES": str(minutes), **postgres.test_environment()}
+    options = ("--nocapture", "faults_outage::")
+    # Twice the outage, for the trail catches up afterwards, and an hour to build.
+    timeout = 3600 + 120 * minutes
+    product.cargo("outage", "test", "--locked", "--test", "e2e", "--", *options, env=environment, timeout=timeout)
+
+
 def figures(part: str, filters: Sequence[str] = ()) -> None:
     """The figures of capture, or of coverage: one worker as a process of this machine, with a Synapse and a Postgres;
     no cluster. The worker is that of the release profile, unless EMS_TEST_BINARY names another."""

@@ -29,6 +29,7 @@ mod faults_database;
 mod faults_homeserver;
 mod faults_identity;
 mod faults_login;
+mod faults_outage;
 mod faults_volume;
 mod federation;
 mod figures;
