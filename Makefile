@@ -7,7 +7,7 @@ SHELL := /bin/bash
 export EMS_BOTS_CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ems-bots
 export CARGO_TARGET_DIR ?= $(EMS_BOTS_CACHE)/target
 
-.PHONY: help demo down check test test-outage fmt build generate generated-check bench bench-capture bench-coverage
+.PHONY: help demo down check test test-failpoints test-outage fmt build generate generated-check bench bench-capture bench-coverage
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ check: ## The fast loop: format, lints, docs, unit and integration tests, genera
 
 test: ## Everything: the fast loop and the end-to-end tests on a real cluster
 	@dev/run test
+
+test-failpoints: ## A worker that dies at every place of its way to a commit, one after the other
+	@dev/run test-failpoints
 
 test-outage: ## Capture without its database for an hour, and what the trail has afterwards
 	@dev/run test-outage

@@ -118,6 +118,12 @@ def _add_project(commands: Commands) -> None:
         lambda arguments: checks.end_to_end(arguments.filters),
     )
     e2e.add_argument("filters", nargs="*", metavar="NAME", help="a part of a test's name (default: all of them)")
+    command(
+        commands,
+        "test-failpoints",
+        "a worker that dies at every place of its way to a commit, one after the other",
+        lambda _: checks.failpoints(),
+    )
     outage = command(
         commands,
         "test-outage",

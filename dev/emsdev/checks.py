@@ -120,6 +120,14 @@ def end_to_end(filters: Sequence[str] = ()) -> None:
     run("tests/e2e, one at a time", "--nocapture", "--test-threads", "1", *_ALONE)
 
 
+def failpoints() -> None:
+    """The integration tests that have a worker die at some places, at all of them."""
+    postgres.up()
+    environment = {"EMS_TEST_EVERY_FAILPOINT": "1", **postgres.test_environment()}
+    options = ("--nocapture", "worker_failpoints::", "worker_closing::")
+    product.cargo("every failpoint", "test", "--locked", "--test", "integration", "--", *options, env=environment)
+
+
 def outage(minutes: int) -> None:
     """The worker of tests/e2e/faults_outage.rs without its database for so long; no cluster."""
     prepare.everything()
