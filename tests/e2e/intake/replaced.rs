@@ -12,17 +12,17 @@ use crate::{
 
 const WEBHOOK: &str = "ems-bots-console";
 
-/// Failure policy `Fail` as the chart's value, for as long as this is kept.
+/// Failure policy `Fail` as the chart's value, and another one of the operator's, for as long as this is kept.
 struct StrictChart(());
 
-fn upgrade(policy: &str) -> Result<String, String> {
-    let policy = format!("console.failurePolicy={policy}");
-    try_helm(&["upgrade", RELEASE, &chart(), "--reuse-values", "--set", &policy, "--wait", "--timeout", "3m"])
+fn upgrade(policy: &str, resync: &str) -> Result<String, String> {
+    let values = format!("console.failurePolicy={policy},operator.resync={resync}");
+    try_helm(&["upgrade", RELEASE, &chart(), "--reuse-values", "--set", &values, "--wait", "--timeout", "3m"])
 }
 
 impl StrictChart {
     async fn set() -> Self {
-        tokio::task::spawn_blocking(|| upgrade("Fail")).await.unwrap().expect("an upgrade to Fail");
+        tokio::task::spawn_blocking(|| upgrade("Fail", "11m")).await.unwrap().expect("an upgrade to Fail");
         Self(())
     }
 
@@ -33,7 +33,7 @@ impl StrictChart {
 
 impl Drop for StrictChart {
     fn drop(&mut self) {
-        let done = upgrade("Ignore");
+        let done = upgrade("Ignore", "10m");
         // A second panic would hide the first one.
         assert!(done.is_ok() || std::thread::panicking(), "an upgrade while Fail holds: {done:?}");
     }
@@ -57,13 +57,13 @@ async fn an_upgrade_of_the_console_refuses_nothing_and_its_death_loses_nothing()
     let scene = Scene::set("upgrade", &[]).await;
     scene.audit_bot().await;
     let (trail, billing) = (scene.trail("auditbot").await, billing(&scene).await);
-    let ran_with = |policy: &'static str| {
-        move |record: &Value| {
-            change(record, "/console/failurePolicy").is_some_and(|(_, after)| after == policy)
-        }
+    let ran_with = |setting: &'static str, value: Value| {
+        move |record: &Value| change(record, setting).is_some_and(|(_, after)| after == value)
     };
-    let configured = "process.configuration.changed";
-    trail.wait_for(&["--action", configured], "the console's configuration", ran_with("Ignore")).await;
+    let (policy, resync) = ("/console/failurePolicy", "/operator/resyncSeconds");
+    let configured = ["--action", "process.configuration.changed"];
+    trail.wait_for(&configured, "the console's configuration", ran_with(policy, json!("Ignore"))).await;
+    trail.wait_for(&configured, "the operator's configuration", ran_with(resync, json!(600))).await;
     let old = console::pods(&scene.tenant.client).await;
     println!("-- billing changes the bot, and a person reads a Secret, again and again");
     let traffic = Traffic::begin(&scene, &billing);
@@ -76,15 +76,21 @@ async fn an_upgrade_of_the_console_refuses_nothing_and_its_death_loses_nothing()
     }
     assert_eq!(traffic.refused(), [""; 0], "there is always one to report to");
     deaths(&scene, &traffic).await;
+    println!("-- what the upgrade changed");
+    let of_operator = trail.wait_for(&configured, "another resync", ran_with(resync, json!(660))).await;
+    assert_eq!(change(&of_operator, resync), Some((json!(600), json!(660))));
+    assert_eq!(actor(&of_operator), "ems-bots/operator");
     println!("-- helm upgrade while Fail holds");
     strict.unset().await;
     assert_eq!(failure_policy(), "Ignore");
     console::wait(&scene.tenant.client, 2).await;
     assert_eq!(traffic.refused(), [""; 0], "there is always one to report to");
     traffic.end().await.is_there_once(&trail).await;
-    println!("-- what the upgrade changed");
-    let configuration = trail.wait_for(&["--action", configured], "another policy", ran_with("Fail")).await;
-    assert_eq!(change(&configuration, "/console/failurePolicy"), Some((json!("Ignore"), json!("Fail"))));
+    println!("-- both are in the trail, and that they were taken back");
+    let of_console = trail.wait_for(&configured, "another policy", ran_with(policy, json!("Fail"))).await;
+    assert_eq!(change(&of_console, policy), Some((json!("Ignore"), json!("Fail"))));
+    let is_back = |record: &Value| change(record, resync) == Some((json!(660), json!(600)));
+    trail.wait_for(&configured, "the resync from before", is_back).await;
     let says_fail = |record: &Value| {
         let webhooks = change(record, "/object/webhooks").map(|(_, after)| after[0]["failurePolicy"].clone());
         relates(record, "admission", WEBHOOK, "target") && webhooks == Some(json!("Fail"))
