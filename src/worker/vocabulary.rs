@@ -185,6 +185,7 @@ pub const RELATIONS: &[(&str, &str)] = &[
     ("event", "thread"),
     ("event", "unpinned"),
     ("homeserver", "target"),
+    ("field", "unreadable"),
     ("media", "attached"),
     ("media", "content"),
     ("media", "target"),

@@ -14,14 +14,17 @@ const VOICE: [&str; 2] = ["org.matrix.msc3245.voice", "m.voice"];
 /// What a person would search for.
 pub(super) fn text(content: &Value) -> Option<String> {
     let mut parts: Vec<&str> = Vec::new();
+    // A poll is told once more in one text, for clients that do not know polls.
+    let poll = poll::words(content);
+    let is_more = |part: &&str| !poll::repeats(&poll, part);
     let body = str_at(content, &["body"]).or_else(|| str_at(content, &["formatted_body"]));
-    parts.extend(body.map(|body| without_reply_fallback(content, body)));
+    parts.extend(body.map(|body| without_reply_fallback(content, body)).filter(is_more));
     parts.extend(["filename", "geo_uri"].iter().filter_map(|key| str_at(content, &[key])));
-    parts.extend(words(content));
+    parts.extend(words(content).filter(is_more));
     for key in ["m.location", "org.matrix.msc3488.location"] {
         parts.extend(["description", "uri"].iter().filter_map(|field| str_at(content, &[key, field])));
     }
-    parts.extend(poll::words(content));
+    parts.extend(poll);
     let voice = voice_words(content);
     parts.extend(voice.as_deref());
     // The same is often said in a newer and in an older form.

@@ -17,6 +17,8 @@ use crate::{
 const MAX_MENTIONED: usize = 100;
 /// More lines than this are not told in a text.
 const MAX_LINES: usize = 50;
+/// More fields that cannot be read than this are not named one by one.
+const MAX_UNREADABLE: usize = 50;
 
 /// A record that always has its base and gets the rest from the converter of its type.
 pub(super) struct Draft(RecordDraft);
@@ -145,10 +147,9 @@ impl Draft {
     }
 
     pub(super) fn finish(mut self, event: &Event) -> RecordDraft {
-        let malformed = event.malformed();
-        if !malformed.is_empty() {
-            let fields = malformed.join(", ");
-            self.0.context.reason.get_or_insert_with(|| format!("unreadable: {fields}"));
+        // Not in the reason: that is what a person wrote, who may write the same.
+        for field in event.malformed().into_iter().take(MAX_UNREADABLE) {
+            self.relate("field", field, "unreadable");
         }
         self.0.relations.sort();
         self.0.relations.dedup();

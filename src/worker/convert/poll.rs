@@ -29,27 +29,52 @@ pub(super) fn words(content: &Value) -> Vec<&str> {
     question(poll).into_iter().chain(answers(poll).filter_map(|(_, text)| text)).collect()
 }
 
-/// Somebody chose answers. The event has only their identifiers.
+/// Whether a text says nothing but these words, in their order: with numbers or signs before them, and perhaps not all.
+pub(super) fn repeats(words: &[&str], text: &str) -> bool {
+    let mut rest = text.trim();
+    for word in words.iter().map(|word| word.trim()) {
+        let after = without_mark(rest).strip_prefix(word).or_else(|| rest.strip_prefix(word));
+        rest = after.map_or(rest, str::trim_start);
+    }
+    rest.is_empty() && !words.is_empty()
+}
+
+/// Without what counts the entries of a list.
+fn without_mark(text: &str) -> &str {
+    let number = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let rest = if number.len() < text.len() {
+        number.strip_prefix(['.', ')', ':'])
+    } else {
+        text.strip_prefix(['-', '*', '•'])
+    };
+    rest.map_or(text, str::trim_start)
+}
+
+/// Somebody chose answers. The event has only their identifiers, and perhaps a text.
 pub(super) fn answered(draft: &mut Draft, content: &Value, earlier: Option<&Earlier>) {
     let asked = earlier.and_then(earlier_event).map(|event| current_content(&event));
     let poll = asked.as_ref().and_then(poll);
     let mut lines: Vec<&str> = poll.and_then(question).into_iter().collect();
     let chosen = chosen(content);
-    if chosen.is_empty() {
-        lines.push("no answer");
-    }
-    for id in chosen {
-        let known = poll.and_then(|poll| answers(poll).find(|(known, _)| *known == id));
+    for id in chosen.iter().flatten() {
+        let known = poll.and_then(|poll| answers(poll).find(|(known, _)| known == id));
         lines.push(known.and_then(|(_, text)| text).unwrap_or(id));
     }
+    let said = body::text(content).filter(|said| !repeats(&lines, said));
+    // Of a form that nobody knows its text is all there is.
+    if chosen.as_ref().map_or(said.is_none(), Vec::is_empty) {
+        lines.push("no answer");
+    }
+    lines.extend(said.as_deref());
     draft.text(Some(lines.join("\n")));
 }
 
 /// A poll is over. What else the event says is often no more than that.
 pub(super) fn ended(draft: &mut Draft, content: &Value, earlier: Option<&Earlier>) {
     let asked = earlier.and_then(earlier_event).map(|event| current_content(&event));
-    let question = asked.as_ref().and_then(poll).and_then(question).map(str::to_owned);
-    let lines: Vec<String> = question.into_iter().chain(body::text(content)).collect();
+    let mut lines: Vec<&str> = asked.as_ref().and_then(poll).and_then(question).into_iter().collect();
+    let said = body::text(content).filter(|said| !repeats(&lines, said));
+    lines.extend(said.as_deref());
     draft.text(Some(lines.join("\n")));
 }
 
@@ -74,12 +99,13 @@ fn text(part: &Value) -> Option<&str> {
     body::words(part).or_else(|| str_at(part, &["body"]))
 }
 
-fn chosen(content: &Value) -> Vec<&str> {
+/// The identifiers of the answers; nothing if the form is one that nobody knows.
+fn chosen(content: &Value) -> Option<Vec<&str>> {
     let forms = [
         &["m.selections"][..],
         &["m.poll.response", "answers"],
         &["org.matrix.msc3381.poll.response", "answers"],
     ];
-    let chosen = forms.iter().find_map(|path| at(content, path)?.as_array());
-    chosen.into_iter().flatten().filter_map(Value::as_str).take(MAX_ANSWERS).collect()
+    let chosen = forms.iter().find_map(|path| at(content, path)?.as_array())?;
+    Some(chosen.iter().filter_map(Value::as_str).take(MAX_ANSWERS).collect())
 }

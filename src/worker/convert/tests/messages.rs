@@ -102,7 +102,7 @@ fn polls_are_told_in_words() {
         let start = event(&format!("{prefix}.poll.start"), poll);
         let started = record(&start);
         assert_eq!(started.action, "poll.started");
-        assert_eq!(started.text.as_deref(), Some("Lunch? 1. Soup 2. Salad\nLunch?\nSoup\nSalad"));
+        assert_eq!(started.text.as_deref(), Some("Lunch?\nSoup\nSalad"));
 
         let mut content = chosen;
         content["m.relates_to"] = reference.clone();
@@ -138,6 +138,50 @@ fn an_answer_can_be_taken_back_or_name_what_is_not_there() {
     assert_eq!(answer(json!([])), "Lunch?\nno answer");
     assert_eq!(answer(json!(["z", 7, "a"])), "Lunch?\nz\nSoup");
     assert_eq!(answer(json!("nonsense")), "Lunch?\nno answer");
+}
+
+#[test]
+fn what_a_poll_says_beside_question_and_answers_is_kept() {
+    let text = |kind: &str, content: Value| record(&event(kind, content)).text.unwrap();
+    // As clients write it for those that do not know polls.
+    for (key, poll) in [("m.text", stable_poll()), ("org.matrix.msc1767.text", unstable_poll())] {
+        for fallback in ["Lunch?\n1. Soup\n2. Salad", "Lunch?\n- Soup\n- Salad\n", "Lunch?", "Soup Salad"] {
+            let mut poll = poll.clone();
+            poll[key] = fallback.into();
+            poll["body"] = fallback.into();
+            assert_eq!(text("m.poll.start", poll), "Lunch?\nSoup\nSalad", "{fallback}");
+        }
+        for more in ["Lunch?\n1. Soup\n2. Salad\n3. Fish", "Lunch? Souper", "Vote now!", "Salad\nSoup"] {
+            let mut poll = poll.clone();
+            poll[key] = more.into();
+            assert_eq!(text("m.poll.start", poll), format!("{more}\nLunch?\nSoup\nSalad"));
+        }
+    }
+    // Answers that look like the numbers of others.
+    let numbers = json!({"m.text": "When?\n1. 1\n2. 2", "m.poll": {"question": {"m.text": "When?"},
+        "answers": [{"m.id": "a", "m.text": "1"}, {"m.id": "b", "m.text": "2"}]}});
+    assert_eq!(text("m.poll.start", numbers), "When?\n1\n2");
+    // Of a form that nobody knows the text is all there is.
+    let unknown = json!({"m.text": "Lunch?\n1. Soup", "org.example.poll": {"ask": "Lunch?"}});
+    assert_eq!(text("m.poll.start", unknown), "Lunch?\n1. Soup");
+}
+
+#[test]
+fn the_text_of_an_answer_or_an_end_is_told_once() {
+    let poll = earlier(&event("m.poll.start", stable_poll()));
+    let text = |kind: &str, mut content: Value| {
+        content["m.relates_to"] = json!({"rel_type": "m.reference", "event_id": "$e"});
+        record_with(&event(kind, content), Some(&poll)).text.unwrap()
+    };
+    let answer = |said: &str| text("m.poll.response", json!({"m.selections": ["b"], "m.text": said}));
+    assert_eq!(answer("Salad"), "Lunch?\nSalad");
+    assert_eq!(answer("Salad, but no onions"), "Lunch?\nSalad\nSalad, but no onions");
+    let unknown = json!({"org.example.choice": 1, "m.text": "Salad for me"});
+    assert_eq!(text("m.poll.response", unknown), "Lunch?\nSalad for me");
+    assert_eq!(text("m.poll.response", json!({"org.example.choice": 1})), "Lunch?\nno answer");
+    let end = |said: &str| text("m.poll.end", json!({"m.text": said, "body": said}));
+    assert_eq!(end("Lunch?"), "Lunch?");
+    assert_eq!(end("It is over"), "Lunch?\nIt is over");
 }
 
 #[test]
