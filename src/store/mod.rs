@@ -283,6 +283,12 @@ pub trait AuditStore: Send + Sync {
         event_id: &EventId,
         before: Option<&Place>,
     ) -> Result<Option<StoredRecord>, StoreError>;
+    /// The newest record of this room that has a relation (`event`, `event_id`, `replaces_state`).
+    async fn replacement(
+        &self,
+        room: &RoomId,
+        event_id: &EventId,
+    ) -> Result<Option<StoredRecord>, StoreError>;
     /// A page of the events of a room that still miss their key, from where the page before says.
     async fn pending(&self, room: &RoomId, after: Option<i64>, limit: u32)
     -> Result<PendingPage, StoreError>;

@@ -3,12 +3,15 @@
 //! While the database is down the caller waits here, so nothing more is asked for that cannot be
 //! recorded: the cursor stands still and memory is bounded by the batches and the answers under way.
 
+mod conditions;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use jiff::Timestamp;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
+use self::conditions::{check, not_continuing};
 use super::{backoff::Backoff, board::Board, metrics::Metrics};
 use crate::{
     domain::{
@@ -16,7 +19,7 @@ use crate::{
         filter::StoredRecord,
         record::{Place, RecordDraft},
         room::RoomNote,
-        trail::{Continuity, TrailPoint},
+        trail::TrailPoint,
         worker::Check,
     },
     store::{
@@ -161,6 +164,16 @@ impl Recorder {
         cancel: &CancellationToken,
     ) -> Result<Option<StoredRecord>, Stop> {
         persistently!(self, cancel, self.store.latest_version(event, before))
+    }
+
+    /// The newest record of what took the place of a state event in its room, as the trail has it.
+    pub(crate) async fn replacement(
+        &self,
+        room: &RoomId,
+        event: &EventId,
+        cancel: &CancellationToken,
+    ) -> Result<Option<StoredRecord>, Stop> {
+        persistently!(self, cancel, self.store.replacement(room, event))
     }
 
     /// How many records the trail has, as far as this process knows.
@@ -349,47 +362,5 @@ impl Recorder {
             }
         });
         if backoff.wait(error.retry(), cancel).await { Ok(()) } else { Err(Stop::Cancelled) }
-    }
-}
-
-/// The condition `DatabaseReady` of an error.
-fn check(error: &StoreError) -> Check {
-    let (reason, advice) = match error {
-        StoreError::Unavailable(_) => (
-            "DatabaseUnreachable",
-            "check host, port and the network policy; nothing is lost meanwhile, recording goes on where it stopped",
-        ),
-        StoreError::Login(_) => (
-            "DatabaseLoginRefused",
-            "the writer role's password is not the one in the Secret; restart the worker's pod to let its init container set it",
-        ),
-        StoreError::Full(_) => ("DatabaseCannotWrite", "free or add space, or end its read-only mode"),
-        StoreError::TransactionPooling => (
-            "TransactionPooling",
-            "name another endpoint in the database Secret (CloudNativePG: the -rw service)",
-        ),
-        StoreError::SchemaTooNew { .. } => ("SchemaTooNew", "do not downgrade ems-bots"),
-        StoreError::SchemaTooOld { .. } => {
-            ("SchemaTooOld", "restart the worker's pod, its init container migrates")
-        }
-        StoreError::MayNotCreateRoles { .. } => {
-            ("MayNotCreateRoles", "have an administrator run the statements")
-        }
-        StoreError::LostSequencer => ("LostSequencer", "another process writes this trail; this one ends"),
-        StoreError::NotContinuing(_) => (
-            "NotContinuing",
-            "nothing is appended: restore the database that holds the promised records; how far they go is in status.trail and in the ConfigMap of the trail",
-        ),
-        StoreError::Inconsistent { .. } => ("DatabaseInconsistent", "see the worker's log, and report it"),
-        StoreError::Query(_) => ("DatabaseFailing", "see the worker's log; the worker tries again by itself"),
-    };
-    Check::failed(reason, format!("{error}: {advice}"))
-}
-
-fn not_continuing(continuity: &Continuity) -> Check {
-    match continuity {
-        Continuity::Continues => Check::ok("Continues", continuity.to_string()),
-        Continuity::Behind { .. } => Check::failed("Behind", continuity.to_string()),
-        Continuity::Different { .. } => Check::failed("Different", continuity.to_string()),
     }
 }

@@ -149,6 +149,15 @@ impl AuditStore for FaultyStore {
         self.inner.latest_version(event_id, before).await
     }
 
+    async fn replacement(
+        &self,
+        room: &RoomId,
+        event_id: &EventId,
+    ) -> Result<Option<StoredRecord>, StoreError> {
+        self.seen.capture.lock().unwrap().extend(tokio::task::try_id());
+        self.inner.replacement(room, event_id).await
+    }
+
     async fn pending(
         &self,
         room: &RoomId,

@@ -110,6 +110,8 @@ mod worker_media;
 #[cfg(test)]
 mod worker_repair;
 #[cfg(test)]
+mod worker_resets;
+#[cfg(test)]
 mod worker_rooms;
 #[cfg(test)]
 mod worker_run;

@@ -73,6 +73,8 @@ pub(crate) struct World {
     pub(crate) syncs: BTreeMap<String, Value>,
     /// An answer of /sync is given once, and whoever asks again is told that nothing has happened.
     pub(crate) tells_once: bool,
+    /// State events in force in any room, by type and key (`m.room.name/`).
+    pub(crate) in_force: BTreeMap<String, Value>,
     /// Events that can be asked for one by one.
     pub(crate) events: BTreeMap<String, Value>,
     /// Pages of the history of any room, by their `from`. Those that end at a token have ` since ` and that in
@@ -275,6 +277,13 @@ impl World {
             }
             ("GET", _) if path.starts_with("rooms/") && path.contains("/event/") => {
                 match self.events.get(path.rsplit('/').next().unwrap_or_default()) {
+                    Some(event) => (200, event.clone()),
+                    None => refuse(404, "M_NOT_FOUND"),
+                }
+            }
+            ("GET", _) if path.starts_with("rooms/") && path.contains("/state/") => {
+                let setting = path.split("/state/").nth(1).unwrap_or_default();
+                match self.in_force.get(setting) {
                     Some(event) => (200, event.clone()),
                     None => refuse(404, "M_NOT_FOUND"),
                 }

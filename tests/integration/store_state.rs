@@ -145,6 +145,31 @@ async fn rows_of_a_month_without_partition_wait_in_the_default_one_and_are_moved
 }
 
 #[tokio::test]
+async fn what_took_the_place_of_state_is_the_newest_record_of_the_room_that_says_so() {
+    let database = TestDatabase::migrated().await;
+    let store = database.writer(1);
+    store.open(None).await.unwrap();
+    let (room, id) = (RoomId::parse("!room:example.org").unwrap(), EventId::parse("$old").unwrap());
+    let found = async || {
+        let found = store.replacement(&room, &id).await.unwrap();
+        found.map(|record| record.content.unwrap().source_id)
+    };
+    let record = |source: &str, room: &str, role: &str| RecordDraft {
+        relations: vec![Relation::new("room", room, "in"), Relation::new("event", "$old", role)],
+        ..message(source, source)
+    };
+    let (here, elsewhere) = ("!room:example.org", "!other:example.org");
+    let drafts = vec![record("itself", here, "self"), record("elsewhere", elsewhere, "replaces_state")];
+    store.append(&batch(drafts), now()).await.unwrap();
+    assert_eq!(found().await, None);
+    for source in ["first", "second"] {
+        let drafts = vec![record(source, here, "replaces_state"), record("redaction", here, "redacts")];
+        store.append(&batch(drafts), now()).await.unwrap();
+        assert_eq!(found().await.as_deref(), Some(source));
+    }
+}
+
+#[tokio::test]
 async fn the_latest_version_of_a_message_is_its_authors_newest_readable_edit() {
     let database = TestDatabase::migrated().await;
     let store = database.writer(1);

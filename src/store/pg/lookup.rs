@@ -9,7 +9,7 @@ use crate::{
     domain::{
         EventId, RoomId,
         filter::StoredRecord,
-        record::{Place, Relation, Trust},
+        record::{Place, RecordDraft, Relation, Trust},
     },
     store::{PendingEvent, PendingPage, StoreError, derive},
     trail::content,
@@ -86,6 +86,39 @@ pub(super) async fn latest_version(
         }
     }
     Ok(Some(newest.map_or(original, |(_, edit)| edit)))
+}
+
+pub(super) async fn replacement(
+    pool: &PgPool,
+    room: &RoomId,
+    event_id: &EventId,
+) -> Result<Option<StoredRecord>, StoreError> {
+    let wanted = [
+        Relation::new("room", room.as_str(), "in"),
+        Relation::new("event", event_id.as_str(), "replaces_state"),
+    ];
+    let rows: Vec<RecordRow> = sqlx::query_as(
+        "SELECT c.seq, e.epoch, e.recorded_at, c.occurred_at, c.content
+         FROM content c JOIN envelope e ON e.seq = c.seq
+         WHERE c.relations @> ARRAY[$1, $2]
+         ORDER BY c.seq DESC LIMIT 10",
+    )
+    .bind(derive::relation_key(&wanted[0]))
+    .bind(derive::relation_key(&wanted[1]))
+    .fetch_all(pool)
+    .await
+    .map_err(map)?;
+    for row in rows {
+        let found = record(row)?;
+        // Keys of very long names are shortened.
+        let has = |relation| {
+            found.content.as_ref().is_some_and(|content: &RecordDraft| content.relations.contains(relation))
+        };
+        if wanted.iter().all(has) {
+            return Ok(Some(found));
+        }
+    }
+    Ok(None)
 }
 
 /// The record of an event's plaintext, or else of the event as it was received.

@@ -285,6 +285,14 @@ impl AuditStore for PgStore {
         lookup::latest_version(&self.pool, &key, event_id, before).await
     }
 
+    async fn replacement(
+        &self,
+        room: &RoomId,
+        event_id: &EventId,
+    ) -> Result<Option<StoredRecord>, StoreError> {
+        lookup::replacement(&self.pool, room, event_id).await
+    }
+
     async fn pending(
         &self,
         room: &RoomId,

@@ -196,6 +196,11 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
+    /// What is gathered and not written yet.
+    pub(super) fn fresh(&self) -> &[RecordDraft] {
+        &self.batch.drafts
+    }
+
     /// Sets a cursor together with the last part of the batch. Call after the last event only.
     pub(crate) fn cursor(&mut self, name: impl Into<String>, value: impl Into<String>) {
         self.batch.cursors.push((name.into(), value.into()));

@@ -11,6 +11,7 @@ mod late_keys;
 mod lookup;
 mod pages;
 mod received;
+mod resets;
 mod senders;
 mod sync;
 mod unread;

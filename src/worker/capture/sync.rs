@@ -187,22 +187,19 @@ impl Capture {
             response.rooms.left.into_iter().map(|(room, update)| (room, update.state, update.timeline));
         let mut cursors = Vec::new();
         for (room, state, timeline) in joined.chain(left) {
+            let is_current = matches!(state, State::After(_));
             let (State::Before(state) | State::After(state)) = state;
-            let mut told = Told::default();
+            let (mut told, mut told_state) = (Told::default(), Vec::new());
             // State after the timeline (MSC4222) has the timeline's events, which are recorded where they stand there.
             let once: HashSet<_> = timeline.events.iter().filter_map(TimelineEvent::event_id).collect();
             for event in state {
-                if event
-                    .get_field("event_id")
-                    .ok()
-                    .flatten()
-                    .is_some_and(|id: OwnedEventId| once.contains(&id))
-                {
-                    continue;
-                }
+                let id: Option<OwnedEventId> = event.get_field("event_id").ok().flatten();
                 let received = Received::plain(room.as_str(), event.into_json().as_ref());
-                told.state(&received.raw, self.bot.as_str());
-                collector.take(&received, Arrival::New).await?;
+                if id.is_none_or(|id| !once.contains(&id)) {
+                    told.state(&received.raw, self.bot.as_str());
+                    collector.take(&received, Arrival::New).await?;
+                }
+                told_state.push(received.raw);
             }
             let newest = timeline.events.iter().rev().find_map(TimelineEvent::event_id);
             if timeline.limited {
@@ -219,6 +216,7 @@ impl Capture {
             let begins = told.begins;
             if self.scope == Scope::Everything && !is_ignored {
                 cursors.extend(self.note_absence(&mut collector, room.as_str(), told, cancel).await?);
+                self.note_resets(&mut collector, room.as_str(), &told_state, is_current, cancel).await?;
             }
             let last = last_event_cursor(room.as_str());
             // Where the bot was never before it did nothing. What was done to bring it there has records of its own.

@@ -14,6 +14,7 @@ mod power;
 #[cfg(test)]
 mod properties;
 mod redaction;
+mod reset;
 mod room;
 mod state;
 #[cfg(test)]
@@ -23,6 +24,7 @@ pub(crate) mod vocabulary;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub(crate) use self::reset::{reset, restored};
 use self::{
     draft::Draft,
     lenient::{Fields, str_at},

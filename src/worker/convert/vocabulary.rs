@@ -17,6 +17,7 @@ pub(crate) const POLL_ENDED: Verb = activity("poll.ended");
 pub(crate) const REACTION: Verb = activity("reaction.added");
 pub(crate) const REACTION_REMOVED: Verb = activity("reaction.removed");
 pub(crate) const REDACTED: Verb = activity("event.redacted");
+pub(crate) const STATE_RESET: Verb = resource("room.state.reset");
 pub(crate) const STATE_REDACTED: Verb = resource("room.state.redacted");
 pub(crate) const UNDECRYPTABLE: Verb = activity("message.undecryptable");
 pub(crate) const VERIFICATION: Verb = activity("verification.step");
@@ -120,6 +121,7 @@ pub(crate) const REDACTIONS: &[Row] = &[
 pub(crate) const SPECIAL: &[Row] = &[
     Row::new(&["any other type that is not state"], OTHER_MESSAGE),
     Row::new(&["any other type of state"], OTHER_STATE),
+    Row::new(&["an older setting is in force again, and no event says so"], STATE_RESET),
     Row::new(&["a voice message"], VOICE),
     Row::new(&["an edit by the author"], EDITED),
     Row::new(&["an edit by somebody else, or of another type"], EDIT_IGNORED),

@@ -253,6 +253,44 @@ fn an_older_state_event_may_replace_a_newer_one() {
     assert!(has(&back, "event", "$newer", "replaces_state"));
 }
 
+/// The same where no event comes: what the trail says was in force is what was there before.
+#[test]
+fn what_is_in_force_again_has_both_events_and_no_actor() {
+    let member = |id: &str, sender: &str, membership: &str| {
+        let content = json!({"membership": membership, "reason": "of that time"});
+        let mut event = state("m.room.member", BOB, content, None);
+        (event["event_id"], event["sender"]) = (id.into(), sender.into());
+        event
+    };
+    let known = record(&member("$ban", ALICE, "ban"));
+    let mut joined = member("$join", BOB, "join");
+    joined["unsigned"] = json!({"replaces_state": "$invite", "redacted_because": {"event_id": "$red"}});
+    let at = Occurred::Between(1, 2);
+    let again = |known: &RecordDraft, event: &Value| {
+        let again = reset("!r", &event.to_string(), known, at);
+        is_of_the_vocabulary(&again);
+        again
+    };
+    let back = again(&known, &joined);
+    assert_eq!((back.category, back.action.as_str()), (Category::ResourceChange, "room.state.reset"));
+    let membership = change(&back, "/m.room.member/@bob:example.org/membership");
+    assert_eq!((membership.before, membership.after), (Some(json!("ban")), Some(json!("join"))));
+    assert_eq!((&back.actor, back.occurred, &back.context.reason), (&Actor::Unknown, at, &None));
+    assert!(has(&back, "event", "$join", "restored") && has(&back, "event", "$ban", "replaces_state"));
+    assert!(has(&back, "event", "$red", "redacted_by") && has(&back, "user", BOB, "target"));
+    assert!(!has(&back, "event", "$join", "self") && !has(&back, "event", "$invite", "replaces_state"));
+    assert!(subject_of(&back, BOB, "author") && subject_of(&back, BOB, "target"));
+    assert!(subject_of(&back, ALICE, "author") && !subject_of(&back, BOB, "actor"));
+    assert_eq!(back.source_raw, Some(joined.to_string()));
+    assert_eq!((restored(&known), restored(&back)), (Some("$ban"), Some("$join")));
+    // The same is told again; what ends this is another one, and so is the same after that.
+    assert_eq!(again(&known, &joined).source_id, back.source_id);
+    let banned = again(&back, &member("$ban", ALICE, "ban"));
+    assert_eq!(change(&banned, "/m.room.member/@bob:example.org/membership").before, Some(json!("join")));
+    assert!(has(&banned, "event", "$join", "replaces_state") && subject_of(&banned, BOB, "author"));
+    assert_ne!(again(&banned, &joined).source_id, back.source_id);
+}
+
 #[test]
 fn the_largest_events_are_recorded_whole() {
     let body = "é".repeat(32_000);
