@@ -37,7 +37,7 @@ impl Storm {
             let waiting = comparison::waiting(&self.worker);
             if (missing, waiting) == (0, 0) || started.elapsed() > CATCHING_UP {
                 println!("   {missing} missing, {waiting} waiting after {:.0?}", started.elapsed());
-                println!("   {}", comparison::without_key(&self.worker).replace('\n', "; "));
+                println!("   {}", comparison::without_key(&self.worker));
                 return trail;
             }
             tokio::time::sleep(Duration::from_millis(500)).await;

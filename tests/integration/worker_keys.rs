@@ -47,6 +47,25 @@ async fn every_message_of_a_new_sender_is_trusted_as_its_device_deserves() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_read_is_counted() {
+    let (stage, running, alice) = started().await;
+    let mut key = alice.key_for(&stage.scene.fake, "EMS-1").await;
+    let said = alice.says("$said", "text").await;
+    for (_, part) in key["content"]["ciphertext"].as_object_mut().unwrap() {
+        // The end is the authentication code.
+        let body = part["body"].as_str().unwrap();
+        part["body"] = format!("{}AAAAAAAAAA", &body[..body.len() - 10]).into();
+    }
+    assert!(running.counter("ems_bots_worker_unreadable_device_messages_total").abs() < 0.5);
+    stage.scene.fake.world().syncs.insert("s1".into(), with_key(sync("s2", &[said], None), &key));
+    stage.until_asked("s2", 1).await;
+    assert!((running.counter("ems_bots_worker_unreadable_device_messages_total") - 1.0).abs() < 0.5);
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    assert!(trail.iter().any(|draft| draft.action == "message.undecryptable"), "{trail:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_late_key_opens_its_event_behind_many_that_never_open() {
     let (stage, running, alice) = started().await;
     let key = alice.key_for(&stage.scene.fake, "EMS-1").await;

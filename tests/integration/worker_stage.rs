@@ -82,6 +82,7 @@ pub(crate) struct Process {
     killed: CancellationToken,
     pub(crate) seen: Arc<Seen>,
     homeserver: MockHomeserver,
+    registry: prometheus::Registry,
 }
 
 /// A process of the worker.
@@ -94,6 +95,17 @@ pub(crate) struct Running {
     pub(crate) board: Board,
     pub(crate) health: Health,
     pub(crate) seen: Arc<Seen>,
+    registry: prometheus::Registry,
+}
+
+impl Running {
+    /// A counter without labels.
+    pub(crate) fn counter(&self, name: &str) -> f64 {
+        let families = self.registry.gather();
+        let family =
+            families.iter().find(|family| family.name() == name).unwrap_or_else(|| panic!("no {name}"));
+        family.get_metric()[0].get_counter().get_value()
+    }
 }
 
 impl Stage {
@@ -145,10 +157,10 @@ impl Stage {
 
     /// Starts the process; the batch that sets a cursor to something with this in it meets the fault.
     pub(crate) fn start(&self, fault: Option<(&str, Fault)>) -> Running {
-        let Process { worker, killed, homeserver, seen } = self.prepare(fault);
+        let Process { worker, killed, homeserver, seen, registry } = self.prepare(fault);
         let (board, health, soft) = (worker.board.clone(), worker.health.clone(), CancellationToken::new());
         let task = tokio::spawn(Box::pin(worker.run(soft.clone())));
-        Running { homeserver, soft, killed, task, board, health, seen }
+        Running { homeserver, soft, killed, task, board, health, seen, registry }
     }
 
     /// Makes the process, in the runtime in which it is to run.
@@ -167,7 +179,8 @@ impl Stage {
             fault: Mutex::new(fault.map(|(value, kind)| (value.to_owned(), kind))),
             killed: killed.clone(),
         };
-        let metrics = Metrics::new(&prometheus::Registry::new(), Arc::new(SystemClock)).unwrap();
+        let registry = prometheus::Registry::new();
+        let metrics = Metrics::new(&registry, Arc::new(SystemClock)).unwrap();
         let admin = Arc::from(homeserver.admin(admin));
         let recorder = Recorder::new(Arc::new(store), self.clock.clone(), board.clone(), metrics.clone());
         let bot = BotName { namespace: "tenant".into(), name: "auditbot".into(), kind: self.kind };
@@ -204,7 +217,7 @@ impl Stage {
                 farewells: self.leaves.as_ref().map(|(_, farewells)| *farewells).unwrap_or_default(),
             },
         };
-        Process { worker, killed, seen: sight, homeserver }
+        Process { worker, killed, seen: sight, homeserver, registry }
     }
 
     /// The trail, oldest record first.

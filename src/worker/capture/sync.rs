@@ -4,7 +4,7 @@ use std::{collections::HashSet, future::Future, time::Duration};
 
 use matrix_sdk::{
     config::{SyncSettings, SyncToken},
-    deserialized_responses::TimelineEvent,
+    deserialized_responses::{ProcessedToDeviceEvent, TimelineEvent},
     ruma::{OwnedEventId, presence::PresenceState},
     store::{StateStoreDataKey, StateStoreDataValue},
     sync::{State, SyncResponse},
@@ -161,6 +161,7 @@ impl Capture {
         since: Option<&str>,
         cancel: &CancellationToken,
     ) -> Result<(), Stop> {
+        self.note_unreadable(&response.to_device);
         for (room, invited) in &response.rooms.invited {
             if let Ok(room) = RoomId::parse(room.as_str()) {
                 let state = invited.invite_state.events.iter();
@@ -241,6 +242,17 @@ impl Capture {
         self.metrics.synced(recorder.clock().now());
         self.late_keys.retry(collector.incomplete);
         Ok(())
+    }
+
+    /// Says which messages to the bot's device could not be decrypted: nobody sends a key again that was lost with one.
+    fn note_unreadable(&self, to_device: &[ProcessedToDeviceEvent]) {
+        for event in to_device {
+            if let ProcessedToDeviceEvent::UnableToDecrypt { encrypted_event, utd_info } = event {
+                let sender: Option<String> = encrypted_event.get_field("sender").ok().flatten();
+                self.metrics.unreadable_device_message();
+                tracing::warn!(?sender, reason = ?utd_info.reason, "a message to the bot's device cannot be decrypted");
+            }
+        }
     }
 
     /// Records from when to when the bot was not in a room that it is in now.

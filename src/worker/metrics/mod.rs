@@ -42,6 +42,7 @@ struct Inner {
     history: IntGauge,
     history_rooms: IntGauge,
     late_keys: IntCounter,
+    unreadable: IntCounter,
     inbox: IntCounter,
     attachments: IntCounterVec,
     attachments_waiting: IntGauge,
@@ -163,6 +164,11 @@ impl Metrics {
                 "ems_bots_worker_late_plaintexts_total",
                 "Events decrypted after they were recorded.",
             )?,
+            unreadable: named(
+                registry,
+                "ems_bots_worker_unreadable_device_messages_total",
+                "Messages to the bot's device that could not be decrypted.",
+            )?,
             inbox: named(
                 registry,
                 "ems_bots_worker_inbox_drained_total",
@@ -237,6 +243,11 @@ impl Metrics {
 
     pub(crate) fn late_plaintexts(&self, events: usize) {
         self.0.late_keys.inc_by(events as u64);
+    }
+
+    /// A message to the bot's device could not be decrypted; it may have brought a key.
+    pub(crate) fn unreadable_device_message(&self) {
+        self.0.unreadable.inc();
     }
 
     /// By the action of the record that says what became of it.

@@ -35,11 +35,15 @@ pub fn waiting(worker: &LocalWorker) -> i64 {
     )
 }
 
-/// Why events have no plaintext: reason, Megolm session, and how many.
+/// Why events have no plaintext: reason, Megolm session, and how many; then the messages to the bot's device that could not
+/// be read. A key that is missing without such a message was never given.
 pub fn without_key(worker: &LocalWorker) -> String {
     let session = "convert_from(raw, 'UTF8')::jsonb->'content'->>'session_id'";
     let query = format!("SELECT reason, {session}, count(*) FROM auditbot.pending GROUP BY 1, 2");
-    sql::sql(&worker.database, &query)
+    let log = worker.log();
+    let unread = log.lines().filter(|line| line.contains("to the bot's device cannot be decrypted"));
+    let rows = sql::sql(&worker.database, &query);
+    rows.lines().chain(unread).collect::<Vec<_>>().join("\n   ")
 }
 
 /// Everything that is wrong with a trail that has caught up, its chain included; the first of it is printed. `around` says
