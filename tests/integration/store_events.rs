@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ems_bots::{
     domain::{
         filter::SearchFilter,
-        record::{RecordDraft, Trust},
+        record::{RecordDraft, Relation, Trust},
     },
     store::{
         AuditReader as _, AuditStore as _, derive,
@@ -234,8 +234,8 @@ fn is_said(record: &RecordDraft, raw: &str) {
     if is_mended || fields.is_ok_and(|fields| fields.values().all(is_readable)) {
         return;
     }
-    let reason = record.context.reason.as_deref().unwrap_or_default();
-    assert!(reason.starts_with("unreadable: "), "{reason}: {raw}");
+    let is_unreadable = |one: &Relation| (one.kind.as_str(), one.role.as_str()) == ("field", "unreadable");
+    assert!(record.relations.iter().any(is_unreadable), "{:?}: {raw}", record.relations);
 }
 
 /// A trail, its reader, and a look at its tables.

@@ -11,8 +11,8 @@
 //! nobody disturbed.
 //!
 //! Not covered: what SQLite has begun to write is finished, since its threads are waited for, and the
-//! SDK's own handling of an answer runs in another task. `faults_capture` of the end-to-end tests kills
-//! the real process.
+//! SDK's own handling of an answer runs in another task: `session/keys/tests.rs` kills that, and
+//! `faults_capture` of the end-to-end tests kills the real process.
 
 use std::{
     sync::Arc,

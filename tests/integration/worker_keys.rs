@@ -1,6 +1,6 @@
 //! Encrypted conversations through a whole worker: whom a message is from, and keys that come late.
 
-use ems_bots::domain::record::Trust;
+use ems_bots::{domain::record::Trust, worker::recorder::Stop};
 use serde_json::{Value, json};
 
 use crate::{
@@ -44,6 +44,25 @@ async fn every_message_of_a_new_sender_is_trusted_as_its_device_deserves() {
         .collect();
     let trusted = ["text 1", "text 2", "text 3"].map(|text| (text, Trust::VerifiedDevice));
     assert_eq!(messages, trusted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_cannot_keep_a_key_ends_and_is_given_it_again() {
+    let (stage, running, alice) = started().await;
+    let key = alice.key_for(&stage.scene.fake, "EMS-1").await;
+    let said = alice.says("$said", "text").await;
+    let volume = rusqlite::Connection::open(stage.scene.key_file()).unwrap();
+    volume.execute_batch("BEGIN IMMEDIATE").unwrap();
+    stage.scene.fake.world().syncs.insert("s1".into(), with_key(sync("s2", &[said], None), &key));
+    let end = running.ended().await;
+    assert!(matches!(&end, Err(Stop::Broken(why)) if why.contains("volume")), "{end:?}");
+    volume.execute_batch("ROLLBACK").unwrap();
+    let running = stage.start(None);
+    stage.until_asked("s2", 1).await;
+    running.stop().await.unwrap();
+    let trail = stage.trail().await;
+    let said = trail.iter().find(|draft| draft.source_id == "matrix:event:$said");
+    assert_eq!(said.and_then(|draft| draft.text.as_deref()), Some("text"), "{trail:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

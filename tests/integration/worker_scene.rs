@@ -51,6 +51,11 @@ impl Scene {
         Self { fake, url, volume: tempfile::tempdir().unwrap(), phrase: PHRASE.to_owned() }
     }
 
+    /// The file with the keys of the bot's first device.
+    pub(crate) fn key_file(&self) -> PathBuf {
+        self.volume.path().join("store-1/matrix-sdk-crypto.sqlite3")
+    }
+
     /// With a bot whose identity is finished, as after its first start.
     pub(crate) async fn established() -> Self {
         // Made once, for it takes seconds.

@@ -54,6 +54,9 @@ fn concerns_identity(kind: &str) -> bool {
 /// Why a sync has nothing to record.
 enum NoAnswer {
     Failed(SessionError),
+    /// The SDK could not keep an answer that it had begun to take in. In its memory its Olm sessions have gone on, and it
+    /// would not open the same messages again: only whoever starts anew has all keys.
+    NotKept(SessionError),
     /// The SDK has seen an answer that ends at the same point, and takes this one for the same.
     LeftOut,
 }
@@ -110,6 +113,10 @@ impl Capture {
                             Duration::ZERO
                         }
                         Err(NoAnswer::LeftOut) => return Err(Stop::Broken(LEFT_OUT.to_owned())),
+                        Err(NoAnswer::NotKept(error)) => {
+                            self.say_failing(&error);
+                            return Err(Stop::Broken(error.to_string()));
+                        }
                         Err(NoAnswer::Failed(error)) => {
                             let wait = backoff.next(error.retry());
                             self.say_failing(&error);
@@ -144,8 +151,10 @@ impl Capture {
                 .set_presence(PresenceState::Offline);
             let known = client.state_store().get_kv_data(StateStoreDataKey::SyncToken).await;
             let known = known.ok().flatten().and_then(StateStoreDataValue::into_sync_token);
-            let response =
-                client.sync_once(settings).await.map_err(|error| NoAnswer::Failed(classify(&error)))?;
+            let response = client.sync_once(settings).await.map_err(|error| match &error {
+                matrix_sdk::Error::Http(_) => NoAnswer::Failed(classify(&error)),
+                _ => NoAnswer::NotKept(classify(&error)),
+            })?;
             let next = Some(&response.next_batch);
             if known.as_ref() == next && since.as_ref() != next {
                 return Err(NoAnswer::LeftOut);

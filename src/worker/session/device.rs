@@ -7,9 +7,10 @@ use std::{
 
 use hmac::{Hmac, KeyInit, Mac};
 use matrix_sdk::{
-    Client, ClientBuilder, HttpError, SessionMeta, SessionTokens, SqliteStoreConfig,
+    Client, ClientBuildError, ClientBuilder, HttpError, SessionMeta, SessionTokens, SqliteCryptoStore,
+    SqliteEventCacheStore, SqliteMediaStore, SqliteStateStore, SqliteStoreConfig,
     authentication::matrix::MatrixSession,
-    config::{RequestConfig, SyncSettings, SyncToken},
+    config::{RequestConfig, StoreConfig, SyncSettings, SyncToken},
     cross_process_lock::CrossProcessLockConfig,
     encryption::{BackupDownloadStrategy, EncryptionSettings},
     ruma::{
@@ -30,6 +31,7 @@ use sha2::Sha256;
 use super::{
     SessionError, SessionFile, Settings, classify, classify_http,
     file::{try_volume, volume},
+    keys::KeyStore,
 };
 use crate::domain::DeviceId;
 
@@ -65,10 +67,21 @@ fn builder(settings: &Settings) -> Result<ClientBuilder, SessionError> {
 pub(super) async fn build(settings: &Settings, number: u32) -> Result<Client, SessionError> {
     let folder = folder(settings, number);
     std::fs::create_dir_all(&folder).map_err(|error| volume("cannot make a folder", &error))?;
-    let store = SqliteStoreConfig::new(&folder).key(Some(&store_key(settings)?));
-    let stored = builder(settings)?.sqlite_store_with_config_and_cache_path(store, None::<&Path>);
-    let built = stored.build().await;
-    built.map_err(|error| SessionError::Volume { problem: error.to_string().chars().take(200).collect() })
+    let unusable = |error: String| SessionError::Volume { problem: error.chars().take(200).collect() };
+    let config = SqliteStoreConfig::new(&folder).key(Some(&store_key(settings)?));
+    let stores = open_stores(&config).await.map_err(|error| unusable(error.to_string()))?;
+    let built = builder(settings)?.store_config(stores).build().await;
+    built.map_err(|error| unusable(error.to_string()))
+}
+
+/// What the SDK opens for itself, with the keys in [`KeyStore`].
+async fn open_stores(config: &SqliteStoreConfig) -> Result<StoreConfig, ClientBuildError> {
+    let keys = SqliteCryptoStore::open_with_config(config).await?;
+    Ok(StoreConfig::new(CrossProcessLockConfig::SingleProcess)
+        .state_store(SqliteStateStore::open_with_config(config).await?)
+        .event_cache_store(SqliteEventCacheStore::open_with_config(config).await?)
+        .media_store(SqliteMediaStore::open_with_config(config).await?)
+        .crypto_store(KeyStore::new(keys)))
 }
 
 /// Nothing by itself: identity, secret storage and backup are made in an order that survives

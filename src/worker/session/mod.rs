@@ -5,6 +5,7 @@ mod device;
 mod error;
 mod file;
 mod identity;
+mod keys;
 mod trouble;
 
 use std::{path::PathBuf, sync::Arc};
