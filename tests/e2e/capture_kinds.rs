@@ -6,10 +6,13 @@ mod membership;
 mod speech;
 mod state;
 
+use std::time::Duration;
+
+use ems_bots::domain::{filter::SearchFilter, record::RecordDraft};
 use serde_json::{Value, json};
 
 use crate::support::{
-    Client, Database, Expected, LocalWorker, Synapse,
+    Client, Database, Expected, LocalWorker, Synapse, eventually,
     expected::compare,
     rooms::{create_room, done, in_place, redact, send},
     services::Person,
@@ -57,6 +60,19 @@ impl Stage {
         room
     }
 
+    /// Waits until the trail has this event, readable.
+    async fn recorded(&self, event: &str) {
+        eventually("a record of what is taken away", Duration::from_secs(60), || async {
+            let found = self.worker.search(&SearchFilter::default()).await;
+            let mut found = found.into_iter().filter_map(|record| record.content);
+            let is_it = |record: &RecordDraft| {
+                record.event_id() == Some(event) && record.action != "message.undecryptable"
+            };
+            found.find(is_it).map(drop).ok_or_else(|| format!("{event} is missing"))
+        })
+        .await;
+    }
+
     fn person(&self, name: &str) -> &Person {
         let all = [&self.alice, &self.bob, &self.carol];
         all.into_iter().find(|person| person.user_id == self.synapse.user_id(name)).unwrap()
@@ -66,7 +82,7 @@ impl Stage {
 /// How people speak: by the client-server API, or with a client that encrypts.
 enum Means<'a> {
     Api(&'a Stage),
-    Client(&'a mut Client, &'a Synapse),
+    Client(&'a mut Client, &'a Stage),
 }
 
 /// Who speaks in a room, and what is to be recorded of it.
@@ -79,8 +95,7 @@ struct Conversation<'a> {
 impl Conversation<'_> {
     fn user_id(&self, name: &str) -> String {
         match &self.means {
-            Means::Api(stage) => stage.synapse.user_id(name),
-            Means::Client(_, synapse) => synapse.user_id(name),
+            Means::Api(stage) | Means::Client(_, stage) => stage.synapse.user_id(name),
         }
     }
 
@@ -118,7 +133,9 @@ impl Conversation<'_> {
     ) {
         let redaction = match &mut self.means {
             Means::Api(stage) => redact(&stage.synapse, stage.person(who), self.room, event, reason).await,
-            Means::Client(client, _) => {
+            Means::Client(client, stage) => {
+                // What is redacted before it is captured has no ciphertext any more.
+                stage.recorded(event).await;
                 let what = json!({"user": who, "room": self.room, "event": event, "reason": reason});
                 client.call("redact", what)["event"].as_str().unwrap().to_owned()
             }
@@ -160,7 +177,7 @@ async fn each_kind_of_message_is_read_where_it_is_encrypted() {
     for (sees, whom) in [("alice", &bob), ("alice", &stage.worker.user_id), ("bob", &stage.worker.user_id)] {
         client.wait_for_member(sees, &room, whom, "join");
     }
-    let means = Means::Client(&mut client, &stage.synapse);
+    let means = Means::Client(&mut client, &stage);
     let mut conversation = Conversation { means, room: &room, expected: Vec::new() };
     speech::each_kind(&mut conversation).await;
     compare(&stage.worker, &conversation.expected).await;

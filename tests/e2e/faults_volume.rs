@@ -1,7 +1,12 @@
 //! The worker's volume is full, or what is on it is broken: a condition says so, nothing is thrown away, and what was
 //! said meanwhile is recorded afterwards.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::PathBuf,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use ems_bots::domain::record::{Occurred, RecordDraft};
 use serde_json::{Value, json};
@@ -56,6 +61,22 @@ impl Stage {
         assert_eq!(status, 200, "{answer}");
     }
 
+    /// Waits for a message, and starts the worker when it has ended, as the kubelet does.
+    async fn recorded(&mut self, text: &str) {
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            if self.worker.ended().is_some() {
+                self.worker.start(&self.synapse);
+            }
+            let messages = self.worker.of_action("message.").await;
+            if messages.iter().any(|record| record.text.as_deref() == Some(text)) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{text} is missing\n{}", self.worker.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
     /// The bot's devices at the homeserver.
     async fn devices(&self) -> Vec<Value> {
         let path = format!("/_synapse/admin/v2/users/{}/devices", urlencode(&self.worker.user_id));
@@ -108,7 +129,7 @@ impl Drop for SmallVolume {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_volume_is_said_and_nothing_is_missing_when_there_is_space_again() {
     let mut volume = None;
-    let stage = Stage::set("full", |worker| volume = Some(SmallVolume::mount(worker))).await;
+    let mut stage = Stage::set("full", |worker| volume = Some(SmallVolume::mount(worker))).await;
     let volume = volume.unwrap();
     let devices = stage.devices().await;
     println!("-- the volume is full");
@@ -121,7 +142,7 @@ async fn a_full_volume_is_said_and_nothing_is_missing_when_there_is_space_again(
     println!("-- there is space again");
     volume.free();
     for number in 0..5 {
-        stage.worker.wait_text(&format!("meanwhile-{number}")).await;
+        stage.recorded(&format!("meanwhile-{number}")).await;
     }
     stage.worker.wait_report("recording", &["rooms: on"]).await;
     assert_eq!(stage.devices().await, devices, "it is the same device");
